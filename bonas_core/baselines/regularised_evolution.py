@@ -1,0 +1,60 @@
+"""Regularised (aging) evolution (Real et al. 2019)."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from bonas_core.randomness import Purpose, generator
+from bonas_core.samplers.base import fresh_random
+from bonas_core.samplers.evolution import tournament_winners
+from bonas_core.spaces.base import Genotypes, SearchSpace, distinct
+from bonas_core.strategy import Proposal, initial_design
+from bonas_core.trials import Trials
+
+_ATTEMPTS = 256  # mutants looked at before a collapsed population is left for a random cell
+
+_REDRAWS = 16
+
+
+class RegularisedEvolution:
+    """Each step mutates the best of a tournament from the last `population` trials.
+
+    Args:
+        space: where to search.
+        population: number of trials alive; as many random ones start the search.
+        tournament: entrants per tournament, drawn without replacement.
+        repeats: whether a cell may be evaluated again, which costs a query: the literal algorithm. Otherwise mutants
+            are drawn
+            until one is new.
+    """
+
+    def __init__(self, space: SearchSpace, population: int = 30, tournament: int = 10, repeats: bool = False) -> None:
+        self.initial = population
+        self._space = space
+        self._population = population
+        self._tournament = tournament
+        self._repeats = repeats
+
+    def propose(self, trials: Trials, count: int, seed: int) -> list[Proposal]:
+        n = len(trials)
+        if n < self.initial:
+            return [Proposal(g, "initial") for g in initial_design(self._space, self.initial, seed)[n : n + count]]
+        rng = generator(seed, Purpose.BASELINE, n)
+        return [Proposal(g, "evolution") for g in self._children(trials, count, rng)]
+
+    def _children(self, trials: Trials, count: int, rng: np.random.Generator) -> Genotypes:
+        attempts = count if self._repeats else max(_ATTEMPTS, 4 * count)
+        parents = tournament_winners(trials, self._population, self._tournament, attempts, rng)
+        children = self._space.mutate(parents, rng)
+        for _ in range(_REDRAWS):  # a mutation may draw what was there: ask again, a query is worth more
+            same = self._space.keys(children) == self._space.keys(parents)
+            if not same.any():
+                break
+            children[same] = self._space.mutate(parents[same], rng)
+        if self._repeats:
+            return children
+        children = children[distinct(self._space.keys(children), trials.keys)][:count]
+        if len(children) == count:
+            return children
+        seen = np.concatenate([trials.keys, self._space.keys(children)])
+        return np.concatenate([children, fresh_random(self._space, seen, count - len(children), rng)])

@@ -1,0 +1,246 @@
+"""Real training: an architecture becomes a network, is trained from scratch, and is scored on validation images.
+
+A training is a function of architecture, recipe, seed, device and number of threads: initial weights come from
+the seed, the order of the images from the seed and the epoch. So the weights, the momenta and the number of
+epochs done are all that a checkpoint needs for the training to go on as if nothing had happened.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import inspect
+import json
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
+
+from bonas_core.architecture import Architecture
+from bonas_core.errors import SettingsError, TrainingDivergedError
+from bonas_core.evaluators.base import EvaluationContext, Outcome
+from bonas_core.evaluators.datasets import Splits, imported, load
+from bonas_core.spaces.base import SearchSpace
+from bonas_core.storage import write_whole
+
+NETWORKS = {"nasbench201": "bonas_core.networks.nasbench201:NASBench201Network"}
+"""The network that belongs to each space, by the space's name."""
+CHECKPOINT = "training.safetensors"
+"""Name of the file in the folder for checkpoints."""
+
+_RECIPE = 1  # raised whenever the code below would train differently with the same settings
+_SCORED_AT_ONCE = 1024  # images
+
+
+class NetworkFactory(Protocol):
+    """What `network.kind` names: a function or class that makes the network of an architecture.
+
+    The network is made on the CPU, and all its weights are drawn from `generator`, a CPU generator. `settings` are
+    those of `network` without `kind`: `channels`, `cells`, and whatever else was given. A network that draws random
+    numbers while it trains, such as dropout, works, but its trainings cannot be repeated bit for bit.
+    """
+
+    def __call__(
+        self, architecture: Architecture, *, generator: torch.Generator, in_channels: int, classes: int, **settings: Any
+    ) -> nn.Module: ...
+
+
+class TrainingEvaluator:
+    """Trains every architecture with SGD on images and finds the validation accuracy after the last epoch.
+
+    The recipe of NAS-Bench-201 in small: cross-entropy, Nesterov momentum, learning rate falling to 0 as a cosine,
+    step by step, weight decay on all parameters; but no augmentation. A training that is repeated, or killed and
+    taken up from its checkpoint, gives the same outcome bit for bit on the same machine and number of threads.
+
+    The defaults suit the digits: one or two seconds per training on one core; good cells reach 98 to 99 %, poor ones
+    90 %, and cells that join nothing to the output 10 %.
+
+    Args:
+        space: the space of the architectures.
+        data: name of a data set (see `datasets.load`), or the data.
+        epochs: passes over the training images.
+        batch_size: largest number of images in a step; the batches of an epoch differ in size by at most one.
+        learning_rate: of the first step.
+        momentum: of SGD; 0 for none.
+        weight_decay: of SGD.
+        network: settings of the network: `channels` of the first stage (4), `cells` per stage (1), and `kind`: by
+            default the network that belongs to the space, or `module:object` for a `NetworkFactory` of your own,
+            which the fingerprint knows by name and settings only: rename it when its code changes.
+
+    Raises:
+        SettingsError: the data or the network cannot be found, or the network does not take these settings.
+    """
+
+    unit = "percent"
+    direction = "maximise"
+
+    def __init__(
+        self,
+        space: SearchSpace,
+        *,
+        data: str | Splits = "digits",
+        epochs: int = 10,
+        batch_size: int = 128,
+        learning_rate: float = 0.05,
+        momentum: float = 0.9,
+        weight_decay: float = 5e-4,
+        network: Mapping[str, Any] | None = None,
+    ) -> None:
+        self.space = space
+        self._data = load(data) if isinstance(data, str) else data
+        self._epochs = epochs
+        self._batch_size = batch_size
+        self._learning_rate = learning_rate
+        self._momentum = momentum
+        self._weight_decay = weight_decay
+        self._network_settings = {"channels": 4, "cells": 1, **(network or {})}
+        kind = self._network_settings.pop("kind", None) or space.name
+        self._make_network = _network_factory(kind, self._network_settings)
+        duration = "1 epoch" if epochs == 1 else f"{epochs} epochs"
+        self.objective = f"{self._data.name} validation accuracy after {duration}, one run"
+        recipe = {
+            "version": _RECIPE,
+            "data": self._data.fingerprint,
+            "epochs": epochs,
+            "batch_size": batch_size,
+            "learning_rate": learning_rate,
+            "momentum": momentum,
+            "weight_decay": weight_decay,
+            "network": {"kind": kind, **self._network_settings},
+        }
+        self.fingerprint = hashlib.sha256(json.dumps(recipe, sort_keys=True).encode()).hexdigest()
+
+    def evaluate(self, architecture: Architecture, context: EvaluationContext) -> Outcome:
+        """Trains one architecture.
+
+        Progress and metrics hold `train_loss` (mean over the last epoch, while it ran) and `validation_loss`;
+        progress holds the accuracy so far as `objective`, metrics the accuracy on the test images as `test`.
+
+        Raises:
+            TrainingDivergedError: a loss is infinite or not a number.
+            StoreError: a checkpoint cannot be written.
+        """
+        device = torch.device(context.device)
+        if device.type == "cuda":
+            torch.backends.cudnn.deterministic = True  # left on: other trainings of this process need it just as much
+        network = self._make_network(
+            architecture,
+            generator=torch.Generator().manual_seed(context.seed),
+            in_channels=self._data.train[0].shape[1],
+            classes=self._data.classes,
+            **self._network_settings,
+        ).to(device)
+        optimiser = torch.optim.SGD(
+            network.parameters(),
+            lr=self._learning_rate,
+            momentum=self._momentum,
+            nesterov=self._momentum > 0,
+            weight_decay=self._weight_decay,
+        )
+        identity = {"recipe": self.fingerprint, "architecture": architecture.key, "seed": str(context.seed)}
+        path = None if context.checkpoints is None else context.checkpoints / CHECKPOINT
+        done, figures = (0, {}) if path is None else _restore(path, identity, network, optimiser)
+        train, validation, test = (
+            (images.to(device), labels.to(device))
+            for images, labels in (self._data.train, self._data.validation, self._data.test)
+        )
+        for epoch in range(done + 1, self._epochs + 1):
+            train_loss = self._train(network, optimiser, train, epoch, context.seed)
+            validation_loss, accuracy = _score(network, validation)
+            for name, loss in (("training", train_loss), ("validation", validation_loss)):
+                if not math.isfinite(loss):
+                    raise TrainingDivergedError(
+                        f"architecture `{architecture.text}`: the {name} loss is {loss} in epoch {epoch} of "
+                        f"{self._epochs}; lower evaluator.learning_rate ({self._learning_rate})"
+                    )
+            figures = {"objective": accuracy, "train_loss": train_loss, "validation_loss": validation_loss}
+            if path is not None:
+                _save(path, {**identity, "epoch": str(epoch), "figures": json.dumps(figures)}, network, optimiser)
+            context.progress(epoch, figures)
+        metrics = {name: figure for name, figure in figures.items() if name != "objective"}
+        metrics["test"] = _score(network, test)[1]
+        params = sum(parameter.numel() for parameter in network.parameters() if parameter.requires_grad)
+        return Outcome(figures["objective"], metrics, self._epochs, params)
+
+    def _train(
+        self, network: nn.Module, optimiser: torch.optim.SGD, pair: tuple[Tensor, Tensor], epoch: int, seed: int
+    ) -> float:
+        """Runs one epoch, the first being 1, and returns the mean of the images' losses."""
+        images, labels = pair
+        n = len(images)
+        order = torch.from_numpy(np.random.default_rng([seed, epoch]).permutation(n)).to(images.device)
+        steps = math.ceil(n / self._batch_size)
+        total = torch.zeros((), device=images.device)
+        network.train()
+        for step, rows in enumerate(order.tensor_split(steps), start=(epoch - 1) * steps):
+            for group in optimiser.param_groups:
+                group["lr"] = self._learning_rate * (1 + math.cos(math.pi * step / (steps * self._epochs))) / 2
+            optimiser.zero_grad()
+            loss = cross_entropy(network(images[rows]), labels[rows])
+            torch.autograd.backward(loss)
+            optimiser.step()
+            total += loss.detach() * len(rows)
+        return total.item() / n
+
+
+def _network_factory(kind: str, settings: Mapping[str, Any]) -> NetworkFactory:
+    factory: NetworkFactory = imported(NETWORKS.get(kind, kind), "network.kind", NETWORKS)
+    try:
+        inspect.signature(factory).bind(None, generator=None, in_channels=None, classes=None, **settings)
+    except TypeError as error:
+        raise SettingsError(f"network `{kind}`: {error}; check the settings under evaluator.network") from None
+    return factory
+
+
+def _score(network: nn.Module, pair: tuple[Tensor, Tensor]) -> tuple[float, float]:
+    """Mean loss, and accuracy in percent."""
+    images, labels = pair
+    parts = math.ceil(len(images) / _SCORED_AT_ONCE)
+    loss, correct = 0.0, 0
+    network.eval()
+    with torch.inference_mode():
+        for x, y in zip(images.tensor_split(parts), labels.tensor_split(parts), strict=True):
+            logits = network(x)
+            loss += cross_entropy(logits, y, reduction="sum").item()
+            correct += int((logits.argmax(dim=1) == y).sum())
+    return loss / len(labels), 100 * correct / len(labels)
+
+
+def _save(path: Path, metadata: dict[str, str], network: nn.Module, optimiser: torch.optim.SGD) -> None:
+    tensors = {f"network.{name}": tensor for name, tensor in network.state_dict().items()}
+    for name, parameter in network.named_parameters():
+        momentum = optimiser.state[parameter].get("momentum_buffer")
+        if momentum is not None:  # a parameter that nothing depends on has none
+            tensors[f"momentum.{name}"] = momentum
+    # copies, because safetensors refuses tensors that share memory, as tied weights do
+    copies = {name: tensor.clone(memory_format=torch.contiguous_format) for name, tensor in tensors.items()}
+    write_whole(path, save(copies, metadata))
+
+
+def _restore(
+    path: Path, identity: Mapping[str, str], network: nn.Module, optimiser: torch.optim.SGD
+) -> tuple[int, dict[str, float]]:
+    """Takes up a checkpoint of the same training: epochs done and figures of the last; (0, {}) without one."""
+    try:
+        with safe_open(path, framework="pt") as file:
+            metadata = file.metadata() or {}
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    except (OSError, SafetensorError):
+        return 0, {}
+    state = {name.removeprefix("network."): tensor for name, tensor in tensors.items() if name.startswith("network.")}
+    shapes = {name: tensor.shape for name, tensor in network.state_dict().items()}
+    is_same_training = all(metadata.get(name) == value for name, value in identity.items())
+    if not is_same_training or {name: tensor.shape for name, tensor in state.items()} != shapes:
+        return 0, {}
+    network.load_state_dict(state)
+    for name, parameter in network.named_parameters():
+        momentum = tensors.get(f"momentum.{name}")
+        if momentum is not None:
+            optimiser.state[parameter]["momentum_buffer"] = torch.empty_like(parameter).copy_(momentum)
+    return int(metadata["epoch"]), json.loads(metadata["figures"])

@@ -1,0 +1,157 @@
+"""A fitted predictor as one file: network and regression together, able to rank any architectures of its space.
+
+The file is safetensors; what the arrays mean stands in its metadata as JSON. Nothing is ever unpickled.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import ValidationError
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save
+
+from bonas_core.bonas import FittedPredictor, Surrogate
+from bonas_core.errors import ModelError
+from bonas_core.predictors.base import Predictor, PredictorWeights
+from bonas_core.registry import resolve
+from bonas_core.regression import BayesianLinearRegression
+from bonas_core.settings import PredictorSettings
+from bonas_core.spaces.base import Genotypes, SearchSpace
+from bonas_core.storage import write_whole
+from bonas_core.targets import Targets
+from bonas_core.trials import Objective
+
+FORMAT = 1
+FILE_NAME = "predictor.safetensors"
+_NETWORK = "network/"
+_LARGEST = 1 << 30  # bytes of a model file; ours are below a megabyte
+
+
+@dataclass(frozen=True)
+class PredictorModel:
+    """A predictor, its regression, and the objective that they predict."""
+
+    space: str
+    encoding_version: int
+    vocabulary: tuple[str, ...]
+    settings: PredictorSettings
+    objective: Objective
+    fitted: FittedPredictor
+    surrogate: Surrogate
+
+    def predict(self, space: SearchSpace, genotypes: Genotypes) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Predicted objective of n architectures and its standard deviation, both (n,), in the objective's own unit.
+
+        Raises:
+            ModelError: the model is of another space, or of another version of its encoding.
+        """
+        self.check_space(space)
+        predictor: Predictor = resolve("predictor", str(self.settings.kind))(space, self.settings)
+        features = predictor.embed(self.fitted.weights, space.encode(genotypes))
+        mean, std = self.surrogate.predict_scores(features)
+        return np.vectorize(self.objective.objective)(mean), np.abs(np.vectorize(self.objective.objective)(std))
+
+    def check_space(self, space: SearchSpace) -> None:
+        """Raises ModelError unless architectures of `space` mean to this model what they meant in its training."""
+        if (self.space, self.encoding_version) != (space.name, space.encoding_version):
+            raise ModelError(
+                f"predictor of space `{self.space}` (encoding {self.encoding_version}) cannot rank space `{space.name}` "
+                f"(encoding {space.encoding_version}); name a model of that space with --model"
+            )
+
+    def write(self, path: Path) -> None:
+        """Writes the file, whole or not at all."""
+        regression, targets = self.surrogate.regression, self.surrogate.targets
+        tensors: dict[str, NDArray[Any]] = {
+            _NETWORK + name: array for name, array in self.fitted.weights.tensors.items()
+        }
+        tensors |= {
+            "regression/offset": regression.offset,
+            "regression/weights": regression.weights,
+            "regression/basis": regression.basis,
+            "regression/shrinkage": regression.shrinkage,
+            "targets/nodes": targets.nodes,
+            "targets/node_values": targets.node_values,
+        }
+        described = {
+            "format": FORMAT,
+            "space": self.space,
+            "encoding_version": self.encoding_version,
+            "vocabulary": self.vocabulary,
+            "settings": self.settings.model_dump(mode="json"),
+            "objective": {
+                "name": self.objective.name,
+                "unit": self.objective.unit,
+                "direction": self.objective.direction,
+            },
+            "version": self.fitted.version,
+            "trained_on": self.fitted.trained_on,
+            "losses": self.fitted.weights.losses,
+            "regression": {
+                "alpha": regression.alpha,
+                "beta": regression.beta,
+                "log_evidence": regression.log_evidence,
+                "intercept": regression.intercept,
+            },
+            "targets": {"kind": targets.kind, "centre": targets.centre, "spread": targets.spread},
+        }
+        contiguous = {name: np.ascontiguousarray(array) for name, array in tensors.items()}
+        write_whole(path, save(contiguous, metadata={"bonas": json.dumps(described)}))
+
+
+def read_model(path: Path) -> PredictorModel:
+    """Reads a file that `PredictorModel.write` wrote.
+
+    Raises:
+        ModelError: the file is missing, damaged, or something else.
+    """
+    if not path.is_file():
+        raise ModelError(f"model file `{path}` does not exist; only predictors registered by a search can be loaded")
+    if path.stat().st_size > _LARGEST:
+        raise ModelError(f"model file `{path}` is larger than any predictor; name a model registered by a search")
+    try:
+        with safe_open(path, framework="numpy") as file:
+            described = json.loads((file.metadata() or {})["bonas"])
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a mapping
+        if described["format"] != FORMAT:
+            raise ModelError(f"model file `{path}` has format {described['format']}, this release reads {FORMAT}; upgrade")
+        return _from_parts(described, tensors)
+    except (SafetensorError, OSError, KeyError, ValueError, TypeError, ValidationError) as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise ModelError(
+            f"model file `{path}` is not a predictor ({reason}); name a model registered by a search"
+        ) from None
+
+
+def _from_parts(described: dict[str, Any], tensors: dict[str, NDArray[Any]]) -> PredictorModel:
+    network = {name.removeprefix(_NETWORK): array for name, array in tensors.items() if name.startswith(_NETWORK)}
+    regression = BayesianLinearRegression(
+        **described["regression"],
+        offset=tensors["regression/offset"],
+        weights=tensors["regression/weights"],
+        basis=tensors["regression/basis"],
+        shrinkage=tensors["regression/shrinkage"],
+    )
+    targets = Targets(
+        values=tensors["targets/node_values"],
+        nodes=tensors["targets/nodes"],
+        node_values=tensors["targets/node_values"],
+        **described["targets"],
+    )
+    return PredictorModel(
+        space=described["space"],
+        encoding_version=described["encoding_version"],
+        vocabulary=tuple(described["vocabulary"]),
+        settings=PredictorSettings.model_validate(described["settings"]),
+        objective=Objective(**described["objective"]),
+        fitted=FittedPredictor(
+            described["version"], described["trained_on"], PredictorWeights(network, tuple(described["losses"]))
+        ),
+        surrogate=Surrogate(regression, targets),
+    )

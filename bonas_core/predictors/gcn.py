@@ -1,0 +1,252 @@
+"""The graph convolutional network that embeds architectures (paper sections 2.3 and 3.1).
+
+Every layer aggregates over predecessors, multiplies by a weight matrix, normalises over the batch and rectifies:
+H' = ReLU(BatchNorm(P H W)), with P made of the adjacency with self loops (Eq. 3). The embedding is the feature vector
+of the global vertex or, in spaces where vertices have fixed roles, of all vertices side by side. The linear head that
+turns it into a score serves the training only; a search puts Bayesian linear regression in its place.
+
+Members of an ensemble are trained together, as a leading dimension E of every weight; their embeddings stand side by
+side.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from bonas_core.encoding import GraphBatch, with_global_vertex
+from bonas_core.predictors.base import PredictorWeights, Vector
+
+NORMALISATIONS = ("none", "row", "symmetric")
+"""`none`: sums, as in the original code; `row`: means over predecessors; `symmetric`: Eq. 3 on the undirected graph."""
+READOUTS = ("global", "vertices")
+
+_EPS = 1e-5  # of batch normalisation
+_CHUNK = 1024  # graphs embedded at a time: larger batches fall out of the processor's cache
+_LARGEST_DENSE = 64  # vertices; larger graphs go through torch-geometric's sparse message passing
+
+
+@dataclass(frozen=True)
+class GCN:
+    """A graph convolutional predictor and how it is trained; the defaults are the paper's.
+
+    Example:
+        >>> from bonas_core.spaces.nasbench201 import NASBench201
+        >>> space = NASBench201()
+        >>> cells = space.enumerate()[:20]
+        >>> gcn = GCN(width=8, epochs=2)
+        >>> weights = gcn.fit(space.encode(cells), np.linspace(-1, 1, 20), np.ones(20), seed=0)
+        >>> gcn.embed(weights, space.encode(cells)).shape
+        (20, 8)
+    """
+
+    layers: int = 4
+    width: int = 64
+    """Units of every layer, H."""
+    readout: str = "global"
+    normalisation: str = "none"
+    initialisation: str = "uniform"
+    """`uniform`: +-0.05, as in the original code; `he`: normal with variance 2 / fan-in (first layer: 1)."""
+    epochs: int = 100
+    learning_rate: float = 1e-3
+    batch_size: int = 128
+    ensemble: int = 1
+    """Number of networks E, which differ in their initial weights."""
+
+    def fit(
+        self, graphs: GraphBatch, targets: Vector, weights: Vector, seed: int, start: PredictorWeights | None = None
+    ) -> PredictorWeights:
+        generator = torch.Generator().manual_seed(seed)
+        inputs = self._inputs(graphs)
+        network = _Network(self, inputs.features.shape[1], inputs.read.shape[1], generator)
+        if start is not None:
+            network.load_state_dict({name: torch.from_numpy(tensor) for name, tensor in start.tensors.items()})
+        t = torch.from_numpy(targets.astype(np.float32))
+        w = torch.from_numpy(weights.astype(np.float32))
+        optimiser = torch.optim.Adam(network.parameters(), lr=self.learning_rate, foreach=True)
+        losses = []
+        n = len(graphs)
+        for _ in range(self.epochs):
+            total = 0.0
+            batches = (
+                [None] if n <= self.batch_size else torch.split(torch.randperm(n, generator=generator), self.batch_size)
+            )
+            for rows in batches:
+                batch, y, u = (inputs, t, w) if rows is None else (self._inputs(graphs[rows.numpy()]), t[rows], w[rows])
+                optimiser.zero_grad()
+                # the members' losses are added, so that each is trained as if it were alone
+                loss = (u * (network(batch) - y) ** 2).mean(dim=1)
+                loss.sum().backward()
+                optimiser.step()
+                total += float(loss.detach().mean()) * len(y)
+            losses.append(total / n)
+        with torch.no_grad():
+            network.settle(inputs)
+        tensors = {name: tensor.detach().numpy().copy() for name, tensor in network.state_dict().items()}
+        return PredictorWeights(tensors, tuple(losses))
+
+    def embed(self, weights: PredictorWeights, graphs: GraphBatch) -> NDArray[np.float32]:
+        chunks = []
+        with torch.inference_mode():
+            for begin in range(0, len(graphs), _CHUNK):
+                inputs = self._inputs(graphs[begin : begin + _CHUNK])
+                network = _Network(self, inputs.features.shape[1], inputs.read.shape[1], None)
+                network.load_state_dict({name: torch.from_numpy(tensor) for name, tensor in weights.tensors.items()})
+                chunks.append(network.embed(inputs).permute(1, 0, 2).flatten(1).numpy())
+        return np.concatenate(chunks)
+
+    def _inputs(self, graphs: GraphBatch) -> _Inputs:
+        graphs = with_global_vertex(graphs) if self.readout == "global" else graphs
+        sparse = graphs.labels.shape[1] > _LARGEST_DENSE
+        return (_sparse_inputs if sparse else _dense_inputs)(graphs, self.normalisation, self.readout)
+
+
+@dataclass(frozen=True)
+class _Inputs:
+    """A batch of graphs as N vertices in a row, and how features flow between them."""
+
+    features: Tensor
+    """(N, F) one-hot labels, already aggregated once: P X."""
+    aggregate: Callable[[Tensor], Tensor]
+    """(E, N, H) -> (E, N, H): P H."""
+    share: Tensor | None
+    """(N, 1) weight of every vertex in batch statistics, padding having none; None where all weigh the same."""
+    read: Tensor
+    """(B, R) the vertices whose features are the embedding."""
+
+
+def _propagation(adjacency: Tensor, normalisation: str) -> Tensor:
+    """P of Eq. 3: (B, V, V), row j holding what vertex j takes from each vertex, itself included."""
+    loops = torch.eye(adjacency.shape[1])
+    if normalisation == "symmetric":
+        undirected = ((adjacency + adjacency.transpose(1, 2)) > 0).float() + loops
+        scale = undirected.sum(dim=2).rsqrt()
+        return scale[:, :, None] * undirected * scale[:, None, :]
+    sums = adjacency.transpose(1, 2) + loops
+    return sums / sums.sum(dim=2, keepdim=True) if normalisation == "row" else sums
+
+
+def _one_hot(labels: Tensor, classes: int) -> Tensor:
+    return (labels[..., None] == torch.arange(classes)).float()  # padding matches none: zeros
+
+
+def _dense_inputs(graphs: GraphBatch, normalisation: str, readout: str) -> _Inputs:
+    B, V = graphs.labels.shape
+    propagation = _propagation(torch.from_numpy(graphs.adjacency).float(), normalisation)
+    features = propagation @ _one_hot(torch.from_numpy(graphs.labels), len(graphs.vocabulary))
+    mask = torch.from_numpy(graphs.mask)
+    share = None if bool(mask.all()) else (mask / mask.sum()).float().reshape(B * V, 1)
+
+    def aggregate(h: Tensor) -> Tensor:
+        E, N, H = h.shape
+        return (propagation @ h.view(E, B, V, H)).view(E, N, H)
+
+    first = torch.arange(B)[:, None] * V
+    read = first if readout == "global" else first + torch.arange(V)
+    return _Inputs(features.reshape(B * V, -1), aggregate, share, read)
+
+
+def _sparse_inputs(graphs: GraphBatch, normalisation: str, readout: str) -> _Inputs:
+    """The same as `_dense_inputs` by message passing over edge lists, for graphs too large for matrices."""
+    from torch_geometric.nn import SimpleConv
+    from torch_geometric.nn.conv.gcn_conv import gcn_norm
+    from torch_geometric.utils import add_self_loops, degree, to_undirected
+
+    batch = graphs.to_pyg()
+    N = batch.x.shape[0]
+    if normalisation == "symmetric":
+        edges, strength = gcn_norm(to_undirected(batch.edge_index, num_nodes=N), num_nodes=N)
+    else:
+        edges, _ = add_self_loops(batch.edge_index, num_nodes=N)
+        strength = torch.ones(edges.shape[1])
+        if normalisation == "row":
+            strength = 1 / degree(edges[1], N)[edges[1]]
+    convolution = SimpleConv(aggr="sum")
+
+    def aggregate(h: Tensor) -> Tensor:
+        return torch.stack([convolution(member, edges, strength) for member in h])
+
+    features = aggregate(_one_hot(batch.x, len(graphs.vocabulary))[None])[0]
+    first = batch.ptr[:-1, None]
+    return _Inputs(
+        features, aggregate, None, first if readout == "global" else first + torch.arange(graphs.labels.shape[1])
+    )
+
+
+class _Network(nn.Module):
+    """E networks side by side: layers of weights (E, in, H) with batch normalisation, and linear heads (E, M)."""
+
+    def __init__(self, gcn: GCN, features: int, vertices_read: int, generator: torch.Generator | None) -> None:
+        super().__init__()
+        E, H = gcn.ensemble, gcn.width
+        M = H * vertices_read
+        sizes = [features, *[H] * (gcn.layers - 1)]
+        self.weight = nn.ParameterList(torch.empty(E, fan_in, H) for fan_in in sizes)
+        self.gain = nn.ParameterList(torch.ones(E, 1, H) for _ in sizes)
+        self.shift = nn.ParameterList(torch.zeros(E, 1, H) for _ in sizes)
+        self.head = nn.Parameter(torch.empty(E, M, 1))
+        self.head_bias = nn.Parameter(torch.zeros(E, 1))
+        for layer in range(gcn.layers):
+            self.register_buffer(f"mean{layer}", torch.zeros(E, 1, H))
+            self.register_buffer(f"variance{layer}", torch.ones(E, 1, H))
+        if generator is not None:
+            with torch.no_grad():
+                for layer, weight in enumerate(self.weight):
+                    if gcn.initialisation == "uniform":
+                        weight.uniform_(-0.05, 0.05, generator=generator)
+                    else:
+                        std = 1.0 if layer == 0 else math.sqrt(2 / sizes[layer])
+                        weight.normal_(0, std, generator=generator)
+                bound = 0.05 if gcn.initialisation == "uniform" else 1 / math.sqrt(M)
+                self.head.uniform_(-bound, bound, generator=generator)
+
+    def forward(self, inputs: _Inputs) -> Tensor:
+        """Predicted targets (E, B), with statistics of this batch."""
+        phi = self._read(self._layers(inputs, self._batch_statistics), inputs)
+        return (phi @ self.head).squeeze(-1) + self.head_bias
+
+    def embed(self, inputs: _Inputs) -> Tensor:
+        """Embeddings (E, B, M), with the settled statistics."""
+        return self._read(self._layers(inputs, self._settled_statistics), inputs)
+
+    def settle(self, inputs: _Inputs) -> None:
+        """Stores the statistics that the final weights have on the whole training set, for `embed`."""
+
+        def store(layer: int, z: Tensor, share: Tensor | None) -> tuple[Tensor, Tensor]:
+            mean, variance = self._batch_statistics(layer, z, share)
+            self.get_buffer(f"mean{layer}").copy_(mean)
+            self.get_buffer(f"variance{layer}").copy_(variance)
+            return mean, variance
+
+        self._layers(inputs, store)
+
+    def _layers(
+        self, inputs: _Inputs, statistics: Callable[[int, Tensor, Tensor | None], tuple[Tensor, Tensor]]
+    ) -> Tensor:
+        h = inputs.features
+        for layer, weight in enumerate(self.weight):
+            z = h @ weight if layer == 0 else inputs.aggregate(h) @ weight
+            mean, variance = statistics(layer, z, inputs.share)
+            scale = self.gain[layer] * (variance + _EPS).rsqrt()
+            h = torch.relu(torch.addcmul(self.shift[layer] - mean * scale, z, scale))
+        return h
+
+    def _batch_statistics(self, layer: int, z: Tensor, share: Tensor | None) -> tuple[Tensor, Tensor]:
+        if share is None:
+            variance, mean = torch.var_mean(z, dim=1, keepdim=True, correction=0)
+            return mean, variance
+        mean = (z * share).sum(dim=1, keepdim=True)
+        return mean, ((z - mean) ** 2 * share).sum(dim=1, keepdim=True)
+
+    def _settled_statistics(self, layer: int, z: Tensor, share: Tensor | None) -> tuple[Tensor, Tensor]:
+        return self.get_buffer(f"mean{layer}"), self.get_buffer(f"variance{layer}")
+
+    @staticmethod
+    def _read(h: Tensor, inputs: _Inputs) -> Tensor:
+        return h[:, inputs.read].flatten(2)

@@ -1,0 +1,64 @@
+"""Names in settings to objects: what ships with the project, entry points of other packages, or `module:object`."""
+
+from __future__ import annotations
+
+import importlib
+from importlib.metadata import entry_points
+from typing import Any
+
+from bonas_core.errors import SettingsError
+
+_BUILT_IN = {
+    "space": {
+        "nasbench201": "bonas_core.spaces.nasbench201:NASBench201",
+        "nasbench101": "bonas_core.spaces.nasbench101:NASBench101",
+    },
+    "evaluator": {
+        "table": "bonas_core.evaluators.table:TableEvaluator",
+        "training": "bonas_core.evaluators.training:TrainingEvaluator",
+    },
+    "method": {
+        "bonas": "bonas_core.build:bonas",
+        "random": "bonas_core.build:random_search",
+        "regularised-evolution": "bonas_core.build:regularised_evolution",
+    },
+    "sampler": {
+        "evolution": "bonas_core.build:evolution_sampler",
+        "random": "bonas_core.build:random_sampler",
+        "exhaustive": "bonas_core.build:exhaustive_sampler",
+    },
+    "predictor": {
+        "gcn": "bonas_core.build:gcn",
+    },
+}
+
+
+def names(kind: str) -> list[str]:
+    """Registered names of a kind (`space`, `evaluator`, `method`, `sampler`, `predictor`), entry points included."""
+    return sorted({*_BUILT_IN[kind], *(point.name for point in entry_points(group=f"bonas.{kind}"))})
+
+
+def resolve(kind: str, name: str) -> Any:
+    """The object behind a registered name or a `module:object`.
+
+    Raises:
+        SettingsError: there is no such name, module or object.
+    """
+    target = _BUILT_IN[kind].get(name)
+    if target is None:
+        for point in entry_points(group=f"bonas.{kind}", name=name):
+            target = point.value
+    if target is None:
+        target = name
+    if ":" not in target:
+        raise SettingsError(f"{kind} `{name}` is unknown; use one of {', '.join(names(kind))}, or module:object")
+    module, _, attribute = target.partition(":")
+    try:
+        found = importlib.import_module(module)
+        for part in attribute.split("."):
+            found = getattr(found, part)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise SettingsError(
+            f"{kind} `{name}` cannot be loaded ({error}); check module and object of module:object"
+        ) from None
+    return found

@@ -1,0 +1,279 @@
+"""A search: ask a strategy, tell it the outcome, until the budget is spent.
+
+`SearchLog` is the state, and all of it: the trials so far. `next_step` says what is to be done about it. The plain
+driver `run` does that in a loop; an orchestrator does the same steps as tasks.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+import numpy as np
+
+from bonas_core.build import Problem
+from bonas_core.errors import TrainingDivergedError
+from bonas_core.evaluators.base import ClosedEvaluator, EvaluationContext
+from bonas_core.history import TrialHistory
+from bonas_core.randomness import Purpose, derived_seed
+from bonas_core.strategy import Proposal
+from bonas_core.trials import Trial, Trials, TrialState
+
+
+class SearchLog:
+    """The trials of a search, as rows for people and as columns for strategies; written to a history where there is
+    one."""
+
+    def __init__(self, problem: Problem, history: TrialHistory | None = None) -> None:
+        self.rows: list[Trial] = []
+        self._problem = problem
+        self._history = history
+        self._columns = _columns(problem, 256)
+        self.best: Trial | None = None
+        for trial in history.trials() if history is not None else []:
+            self._append(trial)
+            if trial.state.is_finished:
+                self._finish(trial)
+
+    @property
+    def trials(self) -> Trials:
+        """What strategies see."""
+        return self._columns.first(len(self.rows))
+
+    @property
+    def pending(self) -> list[Trial]:
+        """Trials proposed but not finished, in the order of their numbers."""
+        open_rows = np.flatnonzero(~self._columns.finished[: len(self.rows)])
+        return [self.rows[row] for row in open_rows]
+
+    @property
+    def rounds(self) -> int:
+        """Number of rounds begun."""
+        return self.rows[-1].round + 1 if self.rows else 0
+
+    def propose(self, proposals: Sequence[Proposal], surrogate_s: float) -> list[Trial]:
+        """Adds the proposals of one round, which took `surrogate_s` seconds to choose."""
+        objective, space = self._problem.objective, self._problem.space
+        # a round of the initial design may take several calls: it is one round
+        initial = bool(self.rows) and self.rows[-1].round == 0 and proposals[0].sampler == "initial"
+        number = 0 if initial else self.rounds
+        now = datetime.now(UTC)
+        fresh = []
+        for place, proposal in enumerate(proposals):
+            architecture = space.architecture(proposal.genotype)
+            trial = len(self.rows) + place
+            fresh.append(
+                Trial(
+                    trial=trial,
+                    round=number,
+                    key=architecture.key,
+                    architecture=architecture.text,
+                    sampler=proposal.sampler,
+                    acquisition=proposal.acquisition,
+                    predicted_mean=_map(objective.objective, proposal.predicted_mean),
+                    predicted_std=_map(lambda std: abs(objective.objective(std)), proposal.predicted_std),
+                    incumbent=_map(objective.objective, proposal.incumbent),
+                    predictor_version=proposal.predictor_version,
+                    seed=derived_seed(self._problem.settings.seed, Purpose.TRIAL, trial),
+                    surrogate_s=surrogate_s / len(proposals),
+                    proposed_at=now,
+                )
+            )
+        if self._history is not None:
+            self._history.propose(fresh)
+        for trial_row, proposal in zip(fresh, proposals, strict=True):
+            self._append(trial_row, proposal.genotype)
+        return fresh
+
+    def finish(self, trial: Trial) -> None:
+        """Records the result of a trial."""
+        if self._history is not None:
+            self._history.finish(trial)
+        self._finish(trial)
+
+    def _append(self, trial: Trial, genotype: np.ndarray | None = None) -> None:
+        n = len(self.rows)
+        if n == len(self._columns):
+            larger = _columns(self._problem, 2 * n)
+            for new, old in zip(larger.columns(), self._columns.columns(), strict=True):
+                new[:n] = old
+            self._columns = larger
+        space = self._problem.space
+        row = space.parse([trial.architecture]) if genotype is None else genotype[None]
+        self._columns.genotypes[n] = row[0]
+        self._columns.keys[n] = space.keys(row)[0]
+        self.rows.append(trial)
+
+    def _finish(self, trial: Trial) -> None:
+        n, objective = trial.trial, self._problem.objective
+        self.rows[n] = trial
+        self._columns.finished[n] = True
+        self._columns.diverged[n] = trial.state is TrialState.DIVERGED
+        if trial.state is TrialState.DONE and trial.objective is not None:
+            self._columns.scores[n] = objective.score(trial.objective)
+            if self.best is None or objective.better(trial.objective, self.best.objective or 0.0):
+                self.best = trial
+
+
+def _columns(problem: Problem, capacity: int) -> Trials:
+    genes = problem.space.sample(1, np.random.default_rng(0)).shape[1]
+    return Trials(
+        np.zeros((capacity, genes), dtype=np.int8),
+        np.zeros(capacity, dtype=np.uint64),
+        np.full(capacity, np.nan),
+        np.zeros(capacity, dtype=bool),
+        np.zeros(capacity, dtype=bool),
+    )
+
+
+def _map(function: Callable[[float], float], value: float | None) -> float | None:
+    return None if value is None else function(value)
+
+
+@dataclass(frozen=True)
+class Step:
+    """What is to be done next: finish trials that are pending, propose `count` more, or stop for a reason."""
+
+    evaluate: Sequence[Trial] = ()
+    propose: int = 0
+    stop: str | None = None
+
+
+class StopRule:
+    """When a search ends; it may know a closed table's best objective, which no strategy does."""
+
+    def __init__(self, problem: Problem) -> None:
+        budget = problem.settings.budget
+        self._budget = budget
+        self._objective = problem.objective
+        target = budget.stop_at
+        if target == "optimum":
+            assert isinstance(problem.evaluator, ClosedEvaluator)
+            values = problem.evaluator.objectives()
+            target = max(values) if problem.objective.direction == "maximise" else min(values)
+        self._target = target
+
+    def reason(self, log: SearchLog) -> str | None:
+        """Why the search is over, or None."""
+        best = log.best.objective if log.best else None
+        if self._target is not None and best is not None and not self._objective.better(float(self._target), best):
+            return f"objective {best:g} reached the target {self._target:g}"
+        if len(log.rows) >= self._budget.trials:
+            return f"the budget of {self._budget.trials} trials is spent"
+        if self._budget.hours is not None:
+            spent = sum((trial.cost_s or 0.0) + trial.surrogate_s for trial in log.rows) / 3600
+            if spent >= self._budget.hours:
+                return f"the budget of {self._budget.hours:g} hours is spent"
+        return None
+
+
+def next_step(problem: Problem, log: SearchLog, rule: StopRule) -> Step:
+    """What a driver has to do next; it depends on the trials alone, so that a search goes on where it was killed."""
+    pending = log.pending
+    if pending:
+        return Step(evaluate=pending)
+    reason = rule.reason(log)
+    if reason:
+        return Step(stop=reason)
+    left = problem.settings.budget.trials - len(log.rows)
+    initial = problem.strategy.initial - len(log.rows)
+    return Step(propose=min(left, initial if initial > 0 else problem.settings.method.batch))
+
+
+def evaluate(
+    problem: Problem,
+    trial: Trial,
+    attempt: int = 1,
+    device: str = "cpu",
+    checkpoints: Path | None = None,
+    progress: Callable[[int, Mapping[str, float]], None] | None = None,
+) -> Trial:
+    """Evaluates one trial once.
+
+    Returns:
+        the trial, DONE or DIVERGED.
+
+    Raises:
+        Exception: whatever the evaluator raised, a divergence excepted; the caller may try again or record `failed`.
+    """
+    space = problem.space
+    started, begin = datetime.now(UTC), time.perf_counter()
+    context = EvaluationContext(trial.seed, device, checkpoints, *([progress] if progress else []))
+    architecture = space.architecture(space.parse([trial.architecture])[0])
+    common = {"attempt": attempt, "device": device, "started_at": started}
+    try:
+        outcome = problem.evaluator.evaluate(architecture, context)
+    except TrainingDivergedError as error:
+        ended = {"cost_s": time.perf_counter() - begin, "finished_at": datetime.now(UTC)}
+        return trial.with_changes(state=TrialState.DIVERGED, error=str(error), **common, **ended)
+    ended = {"cost_s": time.perf_counter() - begin, "finished_at": datetime.now(UTC)}
+    figures = {"metrics": dict(outcome.metrics), "epochs": outcome.epochs, "params": outcome.params}
+    if not math.isfinite(outcome.objective):
+        message = f"the evaluator returned {outcome.objective}"
+        return trial.with_changes(state=TrialState.DIVERGED, error=message, **figures, **common, **ended)
+    return trial.with_changes(state=TrialState.DONE, objective=float(outcome.objective), **figures, **common, **ended)
+
+
+def failed(trial: Trial, error: BaseException, attempts: int) -> Trial:
+    """The trial as it is recorded when its last attempt has raised `error`."""
+    text = str(error).strip().splitlines()
+    message = f"{type(error).__name__}: {text[0]}" if text else type(error).__name__
+    return trial.with_changes(state=TrialState.FAILED, error=message, attempt=attempts, finished_at=datetime.now(UTC))
+
+
+def run(
+    problem: Problem,
+    history: TrialHistory | None = None,
+    checkpoints: Path | None = None,
+    on_trial: Callable[[Trial], None] = lambda trial: None,
+) -> SearchLog:
+    """The plain driver: searches in a loop, one trial after the other, without any orchestration.
+
+    Args:
+        problem: what to search; see `bonas_core.build.build`.
+        history: where trials are recorded; a history that has trials already is continued.
+        checkpoints: folder for training state, one folder below it a trial.
+        on_trial: called with every finished trial.
+
+    Example:
+        >>> from bonas_core.testing import toy_problem
+        >>> log = run(toy_problem(trials=12))
+        >>> len(log.rows)
+        12
+    """
+    log = SearchLog(problem, history)
+    rule = StopRule(problem)
+    settings = problem.settings
+    while True:
+        step = next_step(problem, log, rule)
+        if step.stop:
+            return log
+        for trial in step.evaluate:
+            finished = _attempts(problem, trial, settings.dispatch.retries + 1, checkpoints)
+            log.finish(finished)
+            on_trial(finished)
+            if history is not None:
+                history.compact_if_large()
+        if step.propose:
+            begin = time.perf_counter()
+            proposals = problem.strategy.propose(log.trials, step.propose, settings.seed)
+            if not proposals:
+                return log
+            log.propose(proposals, time.perf_counter() - begin)
+
+
+def _attempts(problem: Problem, trial: Trial, attempts: int, checkpoints: Path | None) -> Trial:
+    folder = None
+    if checkpoints is not None:
+        folder = checkpoints / str(trial.trial)
+        folder.mkdir(parents=True, exist_ok=True)
+    for attempt in range(1, attempts + 1):
+        try:
+            return evaluate(problem, trial, attempt, checkpoints=folder)
+        except Exception as error:
+            last = failed(trial, error, attempt)
+    return last

@@ -1,0 +1,317 @@
+"""Settings of a search: one tree for YAML files, `--set a.b=value`, the form in the UI and MLflow parameters.
+
+A recipe fills in what the tree leaves open; the tree that results is stored with the search, so that a later change
+of a recipe cannot change a search that has begun.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+
+from bonas_core.errors import SettingsError
+
+RECIPES: dict[str, dict[str, dict[str, Any]]] = {
+    # as printed in the paper, sections 3 and 4.2; what it leaves open (initial weights, population) as in the original
+    "paper": {
+        "method": {"sampler": "evolution", "pool": 1000, "initial": 10, "retrain_every": 10},
+        "predictor": {
+            "kind": "gcn", "layers": 4, "width": 64, "loss": "exp", "epochs": 100, "learning_rate": 1e-3,
+            "batch_size": 128, "initialisation": "uniform", "readout": "global", "normalisation": "none",
+            "ensemble": 1, "targets": "standardise", "intercept": "constant",
+        },
+    },
+    # what needs the fewest samples of all that was measured; see docs/results.md
+    "best": {
+        "method": {"sampler": "auto", "pool": 1000, "initial": 10, "retrain_every": 10},
+        "predictor": {
+            "kind": "gcn", "layers": 4, "width": 16, "loss": "mse", "epochs": 100, "learning_rate": 1e-2,
+            "batch_size": 128, "initialisation": "he", "readout": "auto", "normalisation": "none",
+            "ensemble": 1, "targets": "rank", "intercept": "centre",
+        },
+    },
+}  # fmt: skip
+
+
+class _Model(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class MethodSettings(_Model):
+    """How architectures are chosen. Empty fields are filled in by the recipe."""
+
+    name: str = Field("bonas", title="Method", description="bonas, random, regularised-evolution, or module:object")
+    recipe: Literal["best", "paper"] = Field(
+        "best", description="fills in all that is left empty here and in `predictor`"
+    )
+    sampler: str | None = Field(
+        None, description="candidates: evolution, random, exhaustive, auto (exhaustive in small spaces, else evolution)"
+    )
+    pool: int | None = Field(None, ge=1, le=10_000_000, description="candidates scored at every step")
+    initial: int | None = Field(None, ge=2, le=100_000, description="random trials that start the search")
+    retrain_every: int | None = Field(None, ge=1, description="trials between retrainings of the predictor")
+    batch: int = Field(1, ge=1, le=10_000, description="trials chosen at once; 1 needs the fewest")
+    population: int = Field(30, ge=2, description="trials alive in evolution")
+    tournament: int = Field(10, ge=1, description="entrants of a tournament in evolution")
+    random_fraction: float = Field(0.0, ge=0, le=1, description="share of an evolution pool that is drawn at random")
+    repeats: bool = Field(False, description="regularised evolution only: may evaluate a cell again")
+    options: dict[str, Any] = Field(default_factory=dict, description="passed to a method of your own")
+
+
+class PredictorSettings(_Model):
+    """What embeds architectures, and how it is trained. Empty fields are filled in by the recipe."""
+
+    kind: str | None = Field(None, description="gcn, or module:object")
+    layers: int | None = Field(None, ge=1, le=64)
+    width: int | None = Field(None, ge=1, le=4096, description="units of a layer")
+    loss: Literal["exp", "log", "linear", "mse"] | None = Field(None, description="weight of the squared errors")
+    epochs: int | None = Field(None, ge=0, description="epochs per retraining")
+    learning_rate: float | None = Field(None, gt=0)
+    batch_size: int | None = Field(None, ge=1)
+    initialisation: Literal["uniform", "he"] | None = None
+    readout: Literal["auto", "global", "vertices"] | None = Field(
+        None, description="global vertex, all vertices side by side, or auto: by what the space allows"
+    )
+    normalisation: Literal["none", "row", "symmetric"] | None = Field(None, description="of the adjacency, paper Eq. 3")
+    ensemble: int | None = Field(None, ge=1, le=64, description="networks trained together")
+    targets: Literal["rank", "standardise", "logit"] | None = Field(
+        None, description="transform of the scores to learn"
+    )
+    intercept: Literal["centre", "constant"] | None = Field(None, description="of the regression")
+    options: dict[str, Any] = Field(default_factory=dict, description="passed to a predictor of your own")
+
+
+class TableSettings(_Model):
+    """Look-up in a benchmark table."""
+
+    kind: Literal["table"] = "table"
+    table: str | None = Field(None, description="CSV or Parquet file, prepared or official")
+    objective: str = Field("cifar10_val_200", description="column to optimise")
+    test: str | None = Field(None, description="column to report on; the search never sees it")
+    unit: Literal["percent", "fraction"] = "percent"
+    direction: Literal["maximise", "minimise"] = "maximise"
+
+
+class NetworkSettings(BaseModel):
+    """The network that a cell is put in; other fields go to a network of your own."""
+
+    model_config = ConfigDict(extra="allow", frozen=True)
+
+    kind: str | None = Field(None, description="by default the one that belongs to the space")
+    channels: int = Field(8, ge=1, le=4096, description="channels of the first stage")
+    cells: int = Field(1, ge=1, le=100, description="cells per stage")
+
+
+class TrainingSettings(_Model):
+    """Real training of every architecture."""
+
+    kind: Literal["training"] = "training"
+    data: str = Field("digits", description="digits, or module:object")
+    epochs: int = Field(10, ge=1, le=10_000)
+    batch_size: int = Field(64, ge=1)
+    learning_rate: float = Field(0.1, gt=0)
+    momentum: float = Field(0.9, ge=0, lt=1)
+    weight_decay: float = Field(5e-4, ge=0)
+    network: NetworkSettings = Field(default_factory=lambda: NetworkSettings())
+
+
+class CustomEvaluatorSettings(BaseModel):
+    """An evaluator of your own: `kind` is module:object, everything else is passed to it."""
+
+    model_config = ConfigDict(extra="allow", frozen=True)
+
+    kind: str
+
+
+def _evaluator(value: object) -> object:
+    if isinstance(value, BaseModel) or not isinstance(value, Mapping):
+        return value
+    kind = value.get("kind", "table")
+    known: dict[str, type[BaseModel]] = {"table": TableSettings, "training": TrainingSettings}
+    if not isinstance(kind, str) or (kind not in known and ":" not in kind):
+        raise ValueError(f"kind `{kind}` is not table, training or module:object")
+    return known.get(kind, CustomEvaluatorSettings).model_validate(value)
+
+
+class BudgetSettings(_Model):
+    """When a search ends: at whichever comes first."""
+
+    trials: int = Field(200, ge=1, description="trials in all, the initial ones counted")
+    hours: float | None = Field(None, gt=0, description="hours of evaluating and choosing")
+    stop_at: float | Literal["optimum"] | None = Field(
+        None,
+        description="objective that is enough; `optimum`: the best of a closed table, which the method never knows",
+    )
+
+
+class DispatchSettings(_Model):
+    """Where and how trials are evaluated."""
+
+    backend: Literal["inline", "thread"] = Field("inline", description="inline: one after the other")
+    slots: int = Field(1, ge=1, le=1024, description="trials evaluated at the same time")
+    retries: int = Field(
+        2, ge=0, le=100, description="further attempts after an error, before a trial counts as failed"
+    )
+
+
+class TrackingSettings(_Model):
+    """Where MLflow keeps predictors."""
+
+    uri: str | None = Field(None, description="tracking server; by default SQLite beside the store")
+    experiment: str | None = Field(None, description="by default bonas-<space>")
+
+
+class Settings(_Model):
+    """All settings of a search."""
+
+    space: str = Field("nasbench201", description="registered name or module:object")
+    evaluator: Annotated[TableSettings | TrainingSettings | CustomEvaluatorSettings, BeforeValidator(_evaluator)] = (
+        Field(default_factory=lambda: TableSettings())
+    )
+    method: MethodSettings = Field(default_factory=lambda: MethodSettings())
+    predictor: PredictorSettings = Field(default_factory=lambda: PredictorSettings())
+    budget: BudgetSettings = Field(default_factory=lambda: BudgetSettings())
+    dispatch: DispatchSettings = Field(default_factory=lambda: DispatchSettings())
+    seed: int = Field(0, ge=0, le=2**63 - 1)
+    store: str | None = Field(None, description="folder of searches; by default ./.bonas/searches")
+    tracking: TrackingSettings = Field(default_factory=lambda: TrackingSettings())
+
+    @model_validator(mode="before")
+    @classmethod
+    def _apply_recipe(cls, tree: Any) -> Any:
+        if not isinstance(tree, Mapping):
+            return tree
+        filled = dict(tree)
+        method = _as_tree(tree.get("method"))
+        if method is None:
+            return tree
+        recipe = RECIPES.get(str(method.get("recipe", "best")))
+        if recipe is None:
+            return tree
+        for part, defaults in recipe.items():
+            given = _as_tree(tree.get(part))
+            if given is None:
+                return tree
+            filled[part] = {**given, **{key: value for key, value in defaults.items() if given.get(key) is None}}
+        return filled
+
+    @model_validator(mode="after")
+    def _check(self) -> Settings:
+        if self.budget.stop_at == "optimum" and not isinstance(self.evaluator, TableSettings):
+            raise ValueError("budget.stop_at: `optimum` is known for tables only; give a number")
+        return self
+
+    def tree(self) -> dict[str, Any]:
+        """The settings as a plain tree of YAML and JSON values."""
+        return self.model_dump(mode="json")
+
+
+def _as_tree(part: object) -> dict[str, Any] | None:
+    if part is None:
+        return {}
+    if isinstance(part, BaseModel):
+        return part.model_dump()
+    return dict(part) if isinstance(part, Mapping) else None
+
+
+def parse_settings(tree: object, source: str) -> Settings:
+    """Checks a tree of settings.
+
+    Args:
+        tree: what a YAML file holds.
+        source: names it in messages.
+
+    Raises:
+        SettingsError: something is unknown, of the wrong type or out of range; the message names the first such
+        setting.
+    """
+    if not isinstance(tree, Mapping):
+        raise SettingsError(f"settings `{source}`: the top level is not a mapping; write `name: value` lines")
+    try:
+        return Settings.model_validate(tree)
+    except ValidationError as error:
+        raise SettingsError(f"settings `{source}`: {_first_fault(error)}") from None
+
+
+def _first_fault(error: ValidationError) -> str:
+    fault = error.errors()[0]
+    place = ".".join(str(part) for part in fault["loc"] if not str(part).endswith("Settings"))
+    if fault["type"] == "extra_forbidden":
+        siblings = _siblings(fault["loc"])
+        return f"`{place}` is not a setting; " + (f"use one of {', '.join(siblings)}" if siblings else "remove it")
+    message = fault["msg"].removeprefix("Value error, ")
+    message = message[0].lower() + message[1:]
+    if not place:
+        return message
+    value = fault.get("input")
+    shown = f" (it is `{value}`)" if isinstance(value, str | int | float) else ""
+    return f"`{place}`: {message}{shown}"
+
+
+def _siblings(location: Iterable[int | str]) -> list[str]:
+    model: type[BaseModel] = Settings
+    alternatives: dict[object, type[BaseModel]] = {
+        TableSettings.__name__: TableSettings,
+        TrainingSettings.__name__: TrainingSettings,
+    }
+    for part in list(location)[:-1]:
+        if part in alternatives:
+            model = alternatives[part]
+            continue
+        annotation = model.model_fields[str(part)].annotation if str(part) in model.model_fields else None
+        if not (isinstance(annotation, type) and issubclass(annotation, BaseModel)):
+            return []
+        model = annotation
+    return sorted(model.model_fields)
+
+
+def parse_yaml(text: str, source: str) -> dict[str, Any]:
+    """Reads a YAML mapping.
+
+    Raises:
+        SettingsError: it is not YAML, or not a mapping; the message names line and column.
+    """
+    try:
+        tree = yaml.safe_load(text)
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark
+        place = f"line {mark.line + 1}, column {mark.column + 1}: " if mark else ""
+        raise SettingsError(f"settings `{source}`: {place}not YAML ({error.problem}); correct that line") from None
+    except yaml.YAMLError as error:
+        raise SettingsError(f"settings `{source}`: not YAML ({str(error).splitlines()[0]}); correct the file") from None
+    if tree is None:
+        return {}
+    if not isinstance(tree, dict):
+        raise SettingsError(f"settings `{source}`: the top level is not a mapping; write `name: value` lines")
+    return tree
+
+
+def with_override(tree: Mapping[str, Any], assignment: str) -> dict[str, Any]:
+    """A copy of a tree with one `a.b.c=value` put in; the value is read as YAML.
+
+    Raises:
+        SettingsError: the assignment has no `=`, no name, or leads through something that is not a mapping.
+    """
+    name, equals, text = assignment.partition("=")
+    path = name.strip().split(".")
+    if not equals or not all(path):
+        raise SettingsError(f"--set `{assignment}`: write it as name=value, for instance budget.trials=50")
+    try:
+        value = yaml.safe_load(text) if text.strip() else None
+    except yaml.YAMLError:
+        raise SettingsError(f"--set `{assignment}`: the value is not YAML; put quotes around it") from None
+    result = dict(tree)
+    inner = result
+    for part in path[:-1]:
+        below = inner.get(part)
+        if below is not None and not isinstance(below, Mapping):
+            raise SettingsError(
+                f"--set `{assignment}`: `{part}` is a value, not a group of settings; set it as a whole"
+            )
+        inner[part] = dict(below or {})
+        inner = inner[part]
+    inner[path[-1]] = value
+    return result

@@ -1,0 +1,354 @@
+"""The `bonas` command.
+
+Bad input ends with one line on standard error and exit code 2; a search that fails with 1; an interrupted one with
+130 and the line that resumes it. Results go to standard output, everything else to standard error. What a command
+needs is imported when it runs, so that `bonas --help` is quick.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import signal
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+
+import typer
+
+from bonas_core.errors import BonasError, InputError, SearchError, SettingsError
+
+if TYPE_CHECKING:
+    from bonas_core.settings import Settings
+    from tasks.workspace import SearchFolder
+
+app = typer.Typer(
+    name="bonas",
+    help="Bayesian-optimised neural architecture search, run as a data pipeline.",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+)
+data_app = typer.Typer(help="Benchmark tables: prepare and check.", no_args_is_help=True)
+app.add_typer(data_app, name="data")
+
+Store = Annotated[str | None, typer.Option("--store", help="Folder of searches; by default ./.bonas/searches.")]
+Overrides = Annotated[list[str] | None, typer.Option("--set", help="A setting as name=value; may be repeated.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
+SearchId = Annotated[str, typer.Argument(metavar="ID", help="The search's id; `bonas list` shows them.")]
+
+
+@app.command()
+def search(
+    preset: Annotated[str, typer.Argument(metavar="PRESET|FILE.yaml", help="`bonas presets` lists what ships.")],
+    seed: Annotated[int | None, typer.Option(help="Seed of everything random.")] = None,
+    trials: Annotated[int | None, typer.Option(help="Trials in all.")] = None,
+    store: Store = None,
+    search_id: Annotated[str | None, typer.Option("--id", help="Name of the search.")] = None,
+    overrides: Overrides = None,
+    as_json: AsJson = False,
+) -> None:
+    """Search for an architecture; the same command again goes on with the same search."""
+    from flows.opening import default_id
+    from flows.presets import load_settings
+
+    settings, name = load_settings(preset, seed=seed, trials=trials, store=store, overrides=overrides or [])
+    _run(settings, search_id or default_id(name, settings, bool(overrides)), as_json)
+
+
+@app.command()
+def resume(
+    search_id: SearchId,
+    trials: Annotated[int | None, typer.Option(help="A larger number of trials in all.")] = None,
+    store: Store = None,
+    as_json: AsJson = False,
+) -> None:
+    """Go on with a search that was interrupted, or with a larger budget."""
+    from flows.opening import stored_settings
+
+    _run(stored_settings(search_id, store, trials), search_id, as_json)
+
+
+@app.command("list")
+def list_searches(store: Store = None, as_json: AsJson = False) -> None:
+    """List the searches of a store."""
+    from bonas_core.storage import store_folder
+    from flows.reporting import show_search
+    from tasks.workspace import default_store, searches
+
+    folder = store_folder(store) if store else default_store()
+    rows = []
+    for found in searches(folder):
+        try:
+            rows.append(show_search(found))
+        except BonasError as error:
+            print(f"warning: {error}", file=sys.stderr)
+    if as_json:
+        _print_json({"store": str(folder), "searches": rows})
+        return
+    if not rows:
+        print(f"no searches in {folder}; start one with `bonas search quickstart`")
+        return
+    _print_table(
+        ["id", "state", "trials", "best", "objective"],
+        [
+            [
+                row["id"],
+                row["state"],
+                f"{row['evaluations']}/{row['budget']['trials']}",
+                "-" if row["best"] is None else f"{row['best']['objective']:.4f}",
+                row["objective"]["name"],
+            ]
+            for row in rows
+        ],
+    )
+
+
+@app.command()
+def show(search_id: SearchId, store: Store = None, as_json: AsJson = False) -> None:
+    """Show where a search stands and what it has found."""
+    from flows.reporting import show_search
+
+    shown = show_search(_existing(search_id, store))
+    if as_json:
+        _print_json(shown)
+    else:
+        _print_search(shown)
+
+
+@app.command()
+def report(
+    search_id: SearchId,
+    out: Annotated[Path | None, typer.Option(help="Folder for the report; by default the search's own.")] = None,
+    store: Store = None,
+) -> None:
+    """Write a search's report: one self-contained HTML file."""
+    from bonas_core.build import build
+    from bonas_core.history import TrialHistory
+    from flows.opening import stored_settings
+    from flows.reporting import write_search_report
+
+    folder = _existing(search_id, store)
+    problem = build(stored_settings(search_id, store, None))
+    print(write_search_report(folder, problem, TrialHistory(folder.trials).trials(), folder.state(), out))
+
+
+@app.command()
+def rank(
+    space: Annotated[str, typer.Argument(metavar="SPACE", help="Registered name of a space, or module:object.")],
+    architectures: Annotated[
+        list[str] | None, typer.Argument(metavar="[ARCH ...]", help="As the space prints them.")
+    ] = None,
+    pool: Annotated[int | None, typer.Option(min=1, max=1_000_000, help="Rank this many random architectures.")] = None,
+    model: Annotated[str | None, typer.Option(help="models:/NAME@ALIAS; by default the space's champion.")] = None,
+    tracking_uri: Annotated[str | None, typer.Option(help="MLflow server; by default the local store.")] = None,
+    seed: Annotated[int, typer.Option(help="Seed of the random pool.")] = 0,
+    as_json: AsJson = False,
+) -> None:
+    """Rank architectures by a registered predictor, without evaluating any."""
+    if bool(architectures) == (pool is not None):
+        raise SettingsError("rank: give either architectures or --pool N; one of the two says what to rank")
+    _use_local_services()
+    from flows.ranking import rank as ranked
+
+    result = ranked(space, architectures or [], pool or 0, model, tracking_uri, seed)
+    if as_json:
+        _print_json(result)
+        return
+    predicted = f"predicted {result['objective']} ({result['unit']})"
+    print(f"{result['model']}, trained on {result['trained_on']} trials; {predicted}")
+    rows = [
+        [str(r["rank"]), f"{r['predicted']:.3f} ± {r['std']:.3f}", r["architecture"]] for r in result["ranking"][:50]
+    ]
+    _print_table(["rank", "predicted", "architecture"], rows)
+    if len(result["ranking"]) > len(rows):
+        print(f"... and {len(result['ranking']) - len(rows)} more; --json prints all")
+
+
+@app.command()
+def presets(as_json: AsJson = False) -> None:
+    """List the presets."""
+    from flows.presets import presets as all_presets
+
+    found = all_presets()
+    if as_json:
+        _print_json({"presets": [{"name": p.name, "description": p.description, "path": str(p.path)} for p in found]})
+    else:
+        _print_table(["preset", "what it is"], [[preset.name, preset.description] for preset in found])
+
+
+@app.command()
+def benchmark(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="table2")],
+    space: Annotated[str, typer.Option(help="Space to run on.")] = "nasbench201",
+    seeds: Annotated[int, typer.Option(min=1, max=100_000, help="Repeats, with seeds 0, 1, ...")] = 50,
+    methods: Annotated[str | None, typer.Option(help="Methods, separated by commas; by default all.")] = None,
+    jobs: Annotated[int | None, typer.Option(min=1, max=1024, help="Processes; by default one a core.")] = None,
+    overrides: Overrides = None,
+    out: Annotated[Path | None, typer.Option(help="Folder for results; by default ./.bonas/benchmarks/NAME.")] = None,
+) -> None:
+    """Regenerate a table of the paper; a benchmark that was stopped goes on where it was."""
+    from flows.benchmark import run_benchmark
+
+    chosen = None if methods is None else [method.strip() for method in methods.split(",") if method.strip()]
+    print(run_benchmark(name, space, seeds, chosen, jobs or os.cpu_count() or 1, overrides or [], out))
+
+
+@data_app.command()
+def prepare(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="Data set, for instance nasbench201.")],
+    source: Annotated[Path | None, typer.Option(help="The official file, or your CSV or Parquet.")] = None,
+) -> None:
+    """Turn an official or own file into a checked table that presets find by themselves."""
+    from flows.datasets import prepare as prepared
+
+    print(prepared(name, source))
+
+
+@data_app.command()
+def check(name: Annotated[str, typer.Argument(metavar="NAME", help="Data set, for instance nasbench201.")]) -> None:
+    """Check a prepared table against its checksum and its rules."""
+    from flows.datasets import check as checked
+
+    print(checked(name))
+
+
+def main() -> NoReturn:
+    """Runs the command line and exits."""
+    signal.signal(signal.SIGTERM, _interrupt)
+    sys.exit(_exit_code(sys.argv[1:]))
+
+
+# typer's own errors: the base class of its public BadParameter, wherever the installed version keeps it
+_CommandLineError = typer.BadParameter.__mro__[2]
+
+
+def _exit_code(arguments: list[str]) -> int:
+    try:
+        result = typer.main.get_command(app).main(args=arguments, prog_name="bonas", standalone_mode=False)
+        sys.stdout.flush()
+        return result if isinstance(result, int) else 0
+    except InputError as error:
+        return _complain(error, 2)
+    except BonasError as error:
+        return _complain(error, 1)
+    except (KeyboardInterrupt, typer.Abort):
+        return 130
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the reader has left; nothing more to say
+        return 0
+    except _CommandLineError as error:
+        if type(error).__name__ == "NoArgsIsHelpError":
+            print(error.format_message())  # type: ignore[attr-defined]
+            return 2
+        return _complain(f"{error.format_message().rstrip('.')}; see `bonas --help`", 2)  # type: ignore[attr-defined]
+
+
+def _complain(error: object, code: int) -> int:
+    print("bonas: " + " ".join(str(error).split("\n")), file=sys.stderr)
+    return code
+
+
+def _interrupt(number: int, frame: object) -> NoReturn:
+    raise KeyboardInterrupt
+
+
+def _run(settings: Settings, search_id: str, as_json: bool) -> None:
+    """Runs a search as a flow, then prints what it found."""
+    from flows.opening import check_openable, check_unlocked
+    from flows.reporting import show_search
+    from tasks.tracking import check_uri
+    from tasks.workspace import search_folder
+
+    folder = search_folder(search_id, settings.store)
+    check_uri(settings.tracking.uri)
+    check_openable(folder, settings)  # everything a person can get wrong is found before any service is started
+    check_unlocked(folder)
+    _use_local_services()
+    from flows.display import displayed
+
+    with displayed():
+        try:
+            _call_flow(settings, folder)
+        except KeyboardInterrupt:
+            where = f" --store {settings.store}" if settings.store else ""
+            print(f"interrupted; go on with: bonas resume {folder.id}{where}", file=sys.stderr)
+            raise
+    shown = show_search(folder)
+    if as_json:
+        _print_json(shown)
+    else:
+        _print_search(shown)
+
+
+def _call_flow(settings: Settings, folder: SearchFolder) -> None:
+    from flows.search import search as search_flow
+
+    try:
+        search_flow(settings, search_id=folder.id)
+    except (BonasError, KeyboardInterrupt):
+        raise
+    except Exception as error:
+        logging.getLogger("bonas").debug("search failed", exc_info=True)
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise SearchError(
+            f"search `{folder.id}` stopped: {type(error).__name__}: {reason}; "
+            f"nothing finished is lost, go on with `bonas resume {folder.id}`"
+        ) from error
+
+
+def _use_local_services() -> None:
+    from tasks.workspace import use_local_services
+
+    use_local_services()
+    # failed trials are told in one line by the display; Prefect would print a traceback for each attempt
+    os.environ.setdefault("PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL", "CRITICAL")
+
+
+def _existing(search_id: str, store: str | None) -> SearchFolder:
+    from tasks.workspace import search_folder
+
+    return search_folder(search_id, store)
+
+
+def _print_json(value: Any) -> None:
+    print(json.dumps(value, indent=2, default=str))
+
+
+def _print_table(header: list[str], rows: list[list[str]]) -> None:
+    widths = [max(len(row[column]) for row in [header, *rows]) for column in range(len(header))]
+    for row in [header, *rows]:
+        print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+
+
+def _print_search(shown: dict[str, Any]) -> None:
+    trials, best = shown["trials"], shown["best"]
+    unit = {"percent": " %", "fraction": ""}.get(shown["objective"]["unit"], f" {shown['objective']['unit']}")
+    print(f"search        {shown['id']} ({shown['state']}{': ' + shown['reason'] if shown['reason'] else ''})")
+    print(f"objective     {shown['objective']['name']}, {shown['objective']['direction']}")
+    counts = ", ".join(f"{count} {state}" for state, count in trials.items() if count)
+    print(f"trials        {counts or 'none'}; {shown['evaluations']} evaluations, {shown['distinct']} distinct")
+    if best is not None:
+        print(f"best cell     {best['architecture']}")
+        print(f"  objective   {best['objective']:.4f}{unit} (trial {best['trial']})")
+        if "test" in best["metrics"]:
+            print(f"  test        {best['metrics']['test']:.4f}{unit} (reported only: the search never saw it)")
+        if "index" in best["metrics"]:
+            print(f"  index       {best['metrics']['index']:.0f} of the table")
+    print(f"time          {shown['evaluation_s']:.1f} s evaluating, {shown['surrogate_s']:.1f} s choosing")
+    if shown["honest_correlation"] is not None:
+        print(f"prediction    rank correlation {shown['honest_correlation']:.2f}, made before the trials ran")
+    print(f"history       {shown['history']}")
+    print(f"report        {shown['report']}")
+    store = shown["settings"].get("store")
+    suffix = f" --store {store}" if store else ""
+    print(f"next          bonas report {shown['id']}{suffix} · bonas rank {shown['space']} --pool 20")
+    uri = shown["mlflow"].get("uri")
+    if uri and str(uri).startswith("sqlite"):
+        print(f"MLflow        mlflow ui --backend-store-uri {uri} --host 127.0.0.1 --workers 1")
+
+
+if __name__ == "__main__":
+    main()

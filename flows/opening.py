@@ -1,0 +1,125 @@
+"""Starting a search and continuing one: what is checked before anything is evaluated."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import platform
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from importlib.metadata import version
+from typing import Any
+from uuid import uuid4
+
+from bonas_core.build import Problem, build
+from bonas_core.errors import SettingsError
+from bonas_core.settings import Settings, parse_settings
+from bonas_core.storage import is_locked, single_writer
+from tasks.workspace import SearchFolder, search_folder
+
+_FREE = ("budget", "store", "dispatch", "tracking")  # parts that do not decide which trials a search makes
+_PACKAGES = ("bonas", "torch", "torch-geometric", "numpy", "prefect", "mlflow", "pyarrow")
+
+
+def default_id(name: str, settings: Settings, overrides: bool) -> str:
+    """An id that is the same whenever the same search is asked for, so that asking again continues it."""
+    if not overrides:
+        return f"{name}-s{settings.seed}"
+    tree = {part: value for part, value in settings.tree().items() if part not in _FREE}
+    digest = hashlib.sha256(json.dumps(tree, sort_keys=True).encode()).hexdigest()[:6]
+    return f"{name}-s{settings.seed}-{digest}"
+
+
+def check_openable(folder: SearchFolder, settings: Settings) -> Problem:
+    """Builds the problem, and checks that a search can be started or continued in the folder; writes nothing.
+
+    Raises:
+        InputError: a setting, the table, the store or an earlier search of this id stands in the way.
+    """
+    if folder.exists():
+        _check_continued(folder, settings)
+    problem = build(settings)
+    if folder.exists() and folder.read()["fingerprint"] != problem.evaluator.fingerprint:
+        raise SettingsError(
+            f"search `{folder.id}`: the evaluator's data or recipe is not what the search was started with; "
+            "restore it, or start another search with --id"
+        )
+    return problem
+
+
+def check_unlocked(folder: SearchFolder) -> None:
+    """Raises SearchLockedError, naming the holder, if another process is writing to the search."""
+    if is_locked(folder.path):
+        with single_writer(folder.path):
+            pass  # it has just ended
+
+
+def stored_settings(search_id: str, store: str | None, trials: int | None) -> Settings:
+    """The settings to continue a search with: its own, with a larger budget where one is asked for.
+
+    Raises:
+        InputError: there is no such search, or the budget is smaller than before.
+    """
+    folder = search_folder(search_id, store)
+    tree = dict(folder.read()["settings"])
+    tree["budget"] = {**tree["budget"], **folder.read_state().get("budget", {})}
+    if trials is not None:
+        tree["budget"] = {**tree["budget"], "trials": trials}
+    tree["store"] = store or tree.get("store")
+    return parse_settings(tree, search_id)
+
+
+def manifest(problem: Problem, settings: Settings, uid: str, tracking: dict[str, str]) -> dict[str, Any]:
+    """What is written down when a search starts."""
+    return {
+        "uid": uid,
+        "created_at": datetime.now(UTC).isoformat(timespec="seconds"),
+        "space": settings.space,
+        "seed": settings.seed,
+        "objective": {
+            "name": problem.objective.name,
+            "unit": problem.objective.unit,
+            "direction": problem.objective.direction,
+        },
+        "fingerprint": problem.evaluator.fingerprint,
+        "settings": settings.tree(),
+        "versions": versions(),
+        "mlflow": tracking,
+    }
+
+
+def versions() -> dict[str, str]:
+    """Versions of what decides results."""
+    return {"python": platform.python_version(), **{package: version(package) for package in _PACKAGES}}
+
+
+def new_uid() -> str:
+    """A name for a search that no other search has, in any store."""
+    return uuid4().hex
+
+
+def _check_continued(folder: SearchFolder, settings: Settings) -> None:
+    stored = dict(_leaves(folder.read()["settings"]))
+    given = dict(_leaves(settings.tree()))
+    for name in sorted(stored.keys() | given.keys()):
+        if stored.get(name) == given.get(name) or name in ("store", "evaluator.table"):
+            continue  # a table that has moved is known by its fingerprint
+        if name in ("budget.trials", "budget.hours") and _larger(given.get(name), stored.get(name)):
+            continue
+        remedy = "give a larger one" if name.startswith("budget") else f"keep it at {stored.get(name)}"
+        raise SettingsError(
+            f"search `{folder.id}` was started with {name} = {stored.get(name)}, not {given.get(name)}; "
+            f"{remedy}, or start another search with --id"
+        )
+
+
+def _larger(given: Any, stored: Any) -> bool:
+    return given is None or (stored is not None and given >= stored)
+
+
+def _leaves(tree: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for name, value in tree.items():
+        if isinstance(value, dict):
+            yield from _leaves(value, f"{prefix}{name}.")
+        else:
+            yield prefix + name, value

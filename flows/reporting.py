@@ -1,0 +1,123 @@
+"""Reports and summaries of searches, for people."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from bonas_core.build import Problem
+from bonas_core.errors import BonasError
+from bonas_core.evaluators.base import ClosedEvaluator
+from bonas_core.history import TrialHistory
+from bonas_core.report import write_report
+from bonas_core.report.analysis import summary
+from bonas_core.storage import make_folder
+from bonas_core.trials import Objective, Trial, TrialState
+from tasks.workspace import SearchFolder, searches
+
+REPORT_NAME = "report.html"
+_SHORT = {
+    "skip_connect": "skip",
+    "nor_conv_1x1": "1x1",
+    "nor_conv_3x3": "3x3",
+    "avg_pool_3x3": "pool",
+    "conv1x1-bn-relu": "1x1",
+    "conv3x3-bn-relu": "3x3",
+    "maxpool3x3": "pool",
+}
+
+
+def short_form(operations: Sequence[str]) -> str:
+    """Operations in a few characters, for names of runs."""
+    return "/".join(_SHORT.get(operation, operation) for operation in operations[1:-1]) or "direct"
+
+
+def write_search_report(
+    folder: SearchFolder, problem: Problem, trials: Sequence[Trial], state: str, out: Path | None = None
+) -> Path:
+    """Writes the HTML report of a search, into its own folder or another; returns the file."""
+    evaluator = problem.evaluator
+    stored = folder.read()
+    path = make_folder(out or folder.report) / REPORT_NAME
+    write_report(
+        path,
+        title=folder.id,
+        trials=trials,
+        objective=problem.objective,
+        space=problem.space,
+        settings=stored["settings"],
+        versions=stored["versions"],
+        state=state,
+        population=evaluator.objectives() if isinstance(evaluator, ClosedEvaluator) else None,
+        random_trials=_random_searches(folder, stored["fingerprint"]),
+    )
+    return path
+
+
+def show_search(folder: SearchFolder) -> dict[str, Any]:
+    """What is known of a search, as `bonas show --json` prints it.
+
+    Raises:
+        StoreError: there is no such search, or it is damaged.
+    """
+    stored = folder.read()
+    objective = Objective(**stored["objective"])
+    trials = TrialHistory(folder.trials).trials()
+    found = summary(trials, objective)
+    state = folder.state()
+    pending = [trial for trial in trials if not trial.state.is_finished]
+    # a trial's folder is made when its evaluation begins and removed when it is recorded
+    running = sum((folder.checkpoints / str(trial.trial)).is_dir() for trial in pending) if state == "running" else 0
+    best = found.best
+    return {
+        "id": folder.id,
+        "state": state,
+        "reason": folder.read_state().get("reason", ""),
+        "space": stored["space"],
+        "seed": stored["seed"],
+        "objective": stored["objective"],
+        "settings": stored["settings"],
+        "budget": folder.read_state().get("budget", stored["settings"]["budget"]),
+        "trials": {
+            "done": found.done,
+            "failed": found.failed,
+            "diverged": found.diverged,
+            "running": running,
+            "proposed": len(pending) - running,
+        },
+        "best": None
+        if best is None
+        else {
+            "trial": best.trial,
+            "architecture": best.architecture,
+            "objective": best.objective,
+            "metrics": dict(best.metrics),
+        },
+        "evaluations": found.evaluations,
+        "distinct": found.distinct,
+        "surrogate_s": found.surrogate_s,
+        "evaluation_s": found.evaluation_s,
+        "honest_correlation": found.honest_correlation,
+        "history": str(folder.trials),
+        "report": str(folder.report / REPORT_NAME),
+        "mlflow": stored.get("mlflow", {}),
+        "versions": stored["versions"],
+    }
+
+
+def _random_searches(folder: SearchFolder, fingerprint: str) -> list[list[float]]:
+    """Objectives, in order, of the random searches of the same store that evaluated the same way."""
+    found = []
+    for other in searches(folder.path.parent):
+        try:
+            stored = other.read()
+            if stored["fingerprint"] != fingerprint or stored["settings"]["method"]["name"] != "random":
+                continue
+            trials = TrialHistory(other.trials).trials()
+        except (BonasError, KeyError, TypeError):
+            continue  # another search's damage is not this report's business
+        objectives = [t.objective for t in trials if t.state is TrialState.DONE and t.objective is not None]
+        if objectives and other.id != folder.id:
+            found.append(objectives)
+    return found

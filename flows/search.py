@@ -1,0 +1,202 @@
+"""The BONAS search as a Prefect flow.
+
+The story of one search: open it (or go on with it), then round after round ask what to do next, until the budget is
+spent. A round is a subflow of tasks: sample a pool, embed it, score expected improvement, train the picks, record them;
+every k-th trial it retrains the predictor first. The history on disk is the only state: kill the process at any point,
+call the flow again with the same id, and it makes the same trials as if nothing had happened.
+
+    from flows.search import search
+    search(Settings(...), search_id="my-search")
+"""
+
+from __future__ import annotations
+
+import shutil
+import time
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+from prefect import flow
+from prefect.runtime import flow_run
+from prefect.settings import PREFECT_FLOWS_HEARTBEAT_FREQUENCY, temporary_settings
+from prefect.states import State
+from prefect.task_runners import ThreadPoolTaskRunner
+
+from bonas_core.bonas import Bonas
+from bonas_core.build import Problem
+from bonas_core.errors import SearchLockedError
+from bonas_core.history import TrialHistory
+from bonas_core.search import SearchLog, StopRule, failed, next_step
+from bonas_core.settings import Settings
+from bonas_core.storage import make_folder, single_writer
+from bonas_core.strategy import Proposal
+from bonas_core.trials import Trial
+from flows.artifacts import Artifacts
+from flows.observer import current_observer
+from flows.opening import check_openable, default_id, manifest, new_uid
+from flows.publishing import Publisher
+from flows.reporting import short_form, write_search_report
+from tasks.stages import (
+    embed,
+    predictor_path,
+    propose,
+    record,
+    retrain_predictor,
+    sample_pool,
+    score_and_pick,
+    train,
+)
+from tasks.workspace import SearchFolder, search_folder
+
+
+def _run_name() -> str:
+    return str(flow_run.parameters.get("search_id") or "search")
+
+
+@flow(name="search", flow_run_name=_run_name)
+def search(settings: Settings, search_id: str | None = None) -> dict[str, Any]:
+    """Search for an architecture; with the id of a search that exists, go on with it.
+
+    Args:
+        settings: what to search, how, and for how long.
+        search_id: name of the search; by default made from space and settings.
+
+    Returns:
+        id, state, number of trials and the best of them.
+    """
+    folder = search_folder(search_id or default_id(settings.space, settings, overrides=True), settings.store)
+    problem = check_openable(folder, settings)
+    is_new = not folder.exists()
+    make_folder(folder.path)
+    with single_writer(folder.path):
+        if is_new and folder.exists():
+            raise SearchLockedError(f"search `{folder.id}` was started a moment ago by another process; run it again")
+        budget = settings.budget.model_dump(mode="json")
+        folder.write_state("running", "", budget)
+        run = SearchRun(folder, problem, settings)
+        state, reason = "paused", "stopped"
+        try:
+            reason = run.until_done()
+            state = "finished"
+        except Exception as error:
+            state, reason = "failed", f"{type(error).__name__}: {error}"
+            raise
+        finally:
+            folder.write_state(state, reason, budget)
+            run.close(state)
+    best = run.log.best
+    return {
+        "id": folder.id,
+        "state": state,
+        "reason": reason,
+        "trials": len(run.log.rows),
+        "best": None if best is None else {"architecture": best.architecture, "objective": best.objective},
+    }
+
+
+class SearchRun:
+    """One search while this process works on it."""
+
+    def __init__(self, folder: SearchFolder, problem: Problem, settings: Settings) -> None:
+        self.folder = folder
+        self.problem = problem
+        self.settings = settings
+        self.observer = current_observer()
+        uid = folder.read()["uid"] if folder.exists() else new_uid()
+        self.publisher = Publisher(folder, settings, uid, problem.space.name, problem.objective, self.observer.warning)
+        if not folder.exists():
+            folder.write(manifest(problem, settings, uid, self.publisher.ids()))
+        self.history = TrialHistory(folder.trials)
+        self.log = SearchLog(problem, self.history)
+        self.rule = StopRule(problem)
+        self.artifacts = Artifacts(folder.id, problem.objective, settings.budget.trials)
+        self.observer.started(folder.id, settings, self.log)
+
+    def until_done(self) -> str:
+        """Runs rounds until the budget is spent; says why it stopped."""
+        slots = self.settings.dispatch.slots if self.settings.dispatch.backend == "thread" else 1
+        round_flow = self.bo_round.with_options(task_runner=ThreadPoolTaskRunner(max_workers=slots))
+        # a subflow's own heartbeat thread costs it a second; the search's heartbeat speaks for all its rounds
+        with temporary_settings({PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None}):
+            while True:
+                step = next_step(self.problem, self.log, self.rule)
+                if step.stop:
+                    return step.stop
+                number = step.evaluate[0].round if step.evaluate else self.log.rounds
+                if not round_flow(self.folder.id, number):
+                    return "the space has no more architectures"
+                self.artifacts.update(self.log)
+
+    @flow(name="bo_round", flow_run_name="{search_id} · round {number}")
+    def bo_round(self, search_id: str, number: int) -> int:
+        """One BO round: choose, unless the round was begun before; train; record. Returns how many trials it ended."""
+        step = next_step(self.problem, self.log, self.rule)
+        trials = step.evaluate
+        if step.propose:
+            begin = time.perf_counter()
+            proposals = self.choose(step.propose)
+            if not proposals:
+                return 0
+            trials = self.log.propose(proposals, time.perf_counter() - begin)
+        submitted = [(trial, self.train(trial)) for trial in trials]
+        for trial, ended in submitted:
+            self.record(trial, ended())
+        return len(trials)
+
+    def choose(self, count: int) -> list[Proposal]:
+        """Asks the strategy for the next trials, stage by stage where it has stages."""
+        strategy, trials, seed = self.problem.strategy, self.log.trials, self.settings.seed
+        if not isinstance(strategy, Bonas) or strategy.is_initial(trials):
+            return propose(strategy, trials, count, seed)
+        pool = sample_pool(strategy, trials, seed)
+        version, size = strategy.predictor_version(trials, seed), strategy.training_size(trials)
+        if not strategy.has(version):
+            self.observer.stage("retraining the predictor")
+            retrain = retrain_predictor.with_options(task_run_name=f"retrain GCN on {size} trials")
+            retrain(self.problem, strategy, trials, seed, predictor_path(self.folder.predictors, size, version))
+            self.publisher.publish(self.log.rows)
+        self.observer.stage("choosing")
+        fitted = strategy.fit_predictor(trials, seed)
+        features = embed(strategy, trials, pool, fitted)
+        return score_and_pick(strategy, trials, pool, fitted, features, count, seed)
+
+    def train(self, trial: Trial) -> Callable[[], State[Trial]]:
+        """Starts a trial in a slot; what it returns waits for its end. With one slot it runs when it is waited for."""
+        operations = self.problem.space.architecture(self.log.trials.genotypes[trial.trial]).operations
+        name = f"trial {trial.trial} · {short_form(operations)}"
+        task = train.with_options(task_run_name=name, retries=self.settings.dispatch.retries)
+        arguments = (
+            self.problem,
+            trial,
+            self.folder.checkpoints / str(trial.trial),
+            partial(self.observer.epoch, trial),
+            self.observer.trial_started,
+        )
+        if self.settings.dispatch.backend == "inline":
+            return partial(task, *arguments, return_state=True)
+        future = task.submit(*arguments)
+
+        def wait() -> State[Trial]:
+            future.wait()
+            return future.state
+
+        return wait
+
+    def record(self, trial: Trial, state: State[Trial]) -> None:
+        """Records how a trial ended, then forgets its training state."""
+        result = state.result(raise_on_failure=False)
+        if isinstance(result, BaseException):
+            result = failed(trial, result, self.settings.dispatch.retries + 1)
+        record.with_options(task_run_name=f"record trial {trial.trial} · {result.state}")(self.log, result)
+        shutil.rmtree(self.folder.checkpoints / str(trial.trial), ignore_errors=True)
+        self.history.compact_if_large()
+        self.observer.trial_finished(result)
+
+    def close(self, state: str) -> None:
+        """Publishes what is left, writes the report, leaves the last artifacts."""
+        self.observer.stage("publishing")
+        self.publisher.close(self.log.rows, state)
+        if self.log.rows:
+            report = write_search_report(self.folder, self.problem, self.log.rows, state)
+            self.artifacts.close(self.log, report)

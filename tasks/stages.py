@@ -1,0 +1,104 @@
+"""The units of a BO round as Prefect tasks: thin wrappers, so that each is seen, timed and retried on its own.
+
+Tasks take live objects of the search; nothing of theirs is cached, hashed or persisted by Prefect, because the
+history is the only state of a search.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+from prefect import task
+from prefect.cache_policies import NO_CACHE
+from prefect.runtime import task_run
+
+from bonas_core import search
+from bonas_core.bonas import Bonas, Features, FittedPredictor
+from bonas_core.build import Problem
+from bonas_core.model import FILE_NAME, PredictorModel, read_model
+from bonas_core.samplers import Pool
+from bonas_core.storage import make_folder
+from bonas_core.strategy import Proposal, Strategy
+from bonas_core.trials import Trial, Trials
+
+
+@task(name="propose", cache_policy=NO_CACHE)
+def propose(strategy: Strategy, trials: Trials, count: int, seed: int) -> list[Proposal]:
+    """Ask a strategy that has no stages, or for the initial design."""
+    return strategy.propose(trials, count, seed)
+
+
+@task(name="sample pool", cache_policy=NO_CACHE)
+def sample_pool(strategy: Bonas, trials: Trials, seed: int) -> Pool:
+    """Draw the candidates of this round."""
+    return strategy.sample_pool(trials, seed)
+
+
+@task(name="retrain GCN", cache_policy=NO_CACHE)
+def retrain_predictor(problem: Problem, strategy: Bonas, trials: Trials, seed: int, path: Path) -> PredictorModel:
+    """Train the predictor of this round and store it with its regression; a stored one is not trained again."""
+    if path.is_file():
+        model = read_model(path)
+        strategy.remember(model.fitted)
+        return model
+    fitted = strategy.fit_predictor(trials, seed)
+    seen = trials.first(fitted.trained_on)
+    features = strategy.predictor.embed(fitted.weights, strategy.space.encode(seen.genotypes))
+    model = PredictorModel(
+        space=strategy.space.name,
+        encoding_version=strategy.space.encoding_version,
+        vocabulary=strategy.space.vocabulary,
+        settings=problem.settings.predictor,
+        objective=problem.objective,
+        fitted=fitted,
+        surrogate=strategy.fit_surrogate(seen, features),
+    )
+    make_folder(path.parent)
+    model.write(path)
+    return model
+
+
+def predictor_path(folder: Path, trained_on: int, version: str) -> Path:
+    """Where the predictor of a version is stored; the file's own name is what the registry looks for."""
+    return folder / f"{trained_on:06d}-{version}" / FILE_NAME
+
+
+@task(name="embed", cache_policy=NO_CACHE)
+def embed(strategy: Bonas, trials: Trials, pool: Pool, fitted: FittedPredictor) -> tuple[Features, Features]:
+    """Embed trials and candidates."""
+    return strategy.embed(trials, pool, fitted)
+
+
+@task(name="score EI", cache_policy=NO_CACHE)
+def score_and_pick(
+    strategy: Bonas,
+    trials: Trials,
+    pool: Pool,
+    fitted: FittedPredictor,
+    features: tuple[Features, Features],
+    count: int,
+    seed: int,
+) -> list[Proposal]:
+    """Refit the regression, score expected improvement, pick the best candidates."""
+    return strategy.select(trials, pool, fitted, *features, count, seed)
+
+
+@task(name="train", cache_policy=NO_CACHE, retry_delay_seconds=0)
+def train(
+    problem: Problem,
+    trial: Trial,
+    checkpoints: Path,
+    progress: Callable[[int, Mapping[str, float]], None],
+    started: Callable[[Trial], None],
+) -> Trial:
+    """Evaluate one trial; it may take days, goes on from its last checkpoint, and is the unit that is retried."""
+    make_folder(checkpoints)
+    started(trial)
+    return search.evaluate(problem, trial, task_run.run_count or 1, checkpoints=checkpoints, progress=progress)
+
+
+@task(name="record", cache_policy=NO_CACHE)
+def record(log: search.SearchLog, trial: Trial) -> None:
+    """Write a result to the history; writing it again changes nothing."""
+    log.finish(trial)

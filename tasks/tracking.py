@@ -1,0 +1,321 @@
+"""MLflow: a parent run per search, a nested run and a model version per predictor, and the champion among them.
+
+Everything here can be done again: runs are found by their tags before they are made, so a search publishes after a
+kill, or to a new tracking store, what is missing there and nothing twice.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
+
+from bonas_core.errors import ModelError, SettingsError
+from bonas_core.model import FILE_NAME, PredictorModel, read_model
+from bonas_core.settings import Settings
+from bonas_core.trials import Objective, Trial, TrialState
+from tasks.workspace import default_tracking_uri, home
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+
+ARTIFACT_FOLDER = "predictor"
+CHAMPION = "champion"
+_SEARCH_TAG = "bonas.search"
+_PREDICTOR_TAG = "bonas.predictor"
+_SCORE_TAG = "bonas.honest_score"
+_SCHEMES = ("sqlite", "http", "https", "postgresql", "mysql", "mssql", "databricks")
+_MANY = 1000
+
+
+def registered_name(space: str) -> str:
+    """Name of the registered model of a space."""
+    return f"bonas-{space}"
+
+
+def check_uri(uri: str | None) -> None:
+    """Raises SettingsError unless MLflow can keep a model registry at the URI."""
+    if uri is not None and urlsplit(uri).scheme.split("+")[0] not in _SCHEMES:
+        raise SettingsError(
+            f"tracking.uri `{uri}`: not a database or server; use sqlite:////path/mlflow.db or http://host:port"
+        )
+
+
+def connect(uri: str | None) -> MlflowClient:
+    """A client of a tracking server, or of the local store where none is named.
+
+    Raises:
+        SettingsError: the URI is not one that MLflow can keep a model registry in.
+    """
+    check_uri(uri)
+    uri = uri or default_tracking_uri()
+    with _quiet():
+        from mlflow import MlflowClient
+
+        return MlflowClient(tracking_uri=uri, registry_uri=uri)
+
+
+@dataclass(frozen=True)
+class HonestScore:
+    """How well a predictor ranked trials that it had not seen: those that it proposed, before they were evaluated."""
+
+    correlation: float
+    """Spearman's rank correlation of predicted and found objective."""
+    trials: int
+
+    @property
+    def bound(self) -> float:
+        """Lower end of the correlation's one-standard-error interval (Fisher's z): luck with few trials counts for
+        less."""
+        z = math.atanh(max(min(self.correlation, 0.999), -0.999))
+        return math.tanh(z - 1 / math.sqrt(self.trials - 3))
+
+
+def honest_score(trials: Sequence[Trial], version: str) -> HonestScore | None:
+    """Score of one predictor version, or None where it has proposed fewer than 5 trials or they do not vary."""
+    from scipy.stats import spearmanr
+
+    pairs = [
+        (trial.predicted_mean, trial.objective)
+        for trial in trials
+        if trial.predictor_version == version and trial.state is TrialState.DONE and trial.predicted_mean is not None
+    ]
+    if len(pairs) < 5 or any(len(set(column)) < 2 for column in zip(*pairs, strict=True)):
+        return None
+    predicted, found = zip(*pairs, strict=True)
+    return HonestScore(float(spearmanr(predicted, found).statistic), len(pairs))
+
+
+class Tracker:
+    """The MLflow side of one search."""
+
+    def __init__(self, client: MlflowClient, settings: Settings, search_id: str, uid: str, space: str) -> None:
+        self.client = client
+        self.space = space
+        self.search_id = search_id
+        self._uid = uid
+        self.uri: str = client.tracking_uri
+        self.experiment_id = self._experiment(settings.tracking.experiment or f"bonas-{space}")
+        self.run_id = self._parent(settings)
+        self._published = self._known_predictors()
+        self._logged = self._last_logged()
+
+    def is_published(self, version: str) -> bool:
+        """Whether a predictor is registered already."""
+        return version in self._published
+
+    def publish_predictor(self, path: Path, model: PredictorModel) -> None:
+        """Logs a predictor as a nested run and registers it as a model version, unless that has been done."""
+        from mlflow.entities import Metric, Param, RunTag
+        from mlflow.exceptions import MlflowException
+
+        version = model.fitted.version
+        if version in self._published:
+            return
+        run = self._nested_run(model)
+        now = int(time.time() * 1000)
+        losses = [Metric("loss", loss, now, step) for step, loss in enumerate(model.fitted.weights.losses, start=1)]
+        regression = model.surrogate.regression
+        figures = {
+            "alpha": regression.alpha,
+            "beta": regression.beta,
+            "log_evidence": regression.log_evidence,
+            "trained_on": float(model.fitted.trained_on),
+        }
+        metrics = losses + [Metric(key, value, now, 0) for key, value in figures.items()]
+        parameters = [Param(key, str(value)) for key, value in model.settings.model_dump().items() if value is not None]
+        self.client.log_batch(run.info.run_id, metrics[-_MANY:], parameters)
+        self.client.log_artifact(run.info.run_id, str(path), ARTIFACT_FOLDER)
+        registered = registered_name(self.space)
+        with suppress(MlflowException):  # it may be there already
+            self.client.create_registered_model(registered)
+        made = self.client.search_model_versions(f"run_id = '{run.info.run_id}'")
+        registered_version = (
+            made[0]
+            if made
+            else self.client.create_model_version(
+                registered,
+                f"{run.info.artifact_uri}/{ARTIFACT_FOLDER}",
+                run_id=run.info.run_id,
+                tags={_PREDICTOR_TAG: version, _SEARCH_TAG: self.search_id},
+                description=f"{model.objective.name}, trained on {model.fitted.trained_on} trials of {self.search_id}",
+            )
+        )
+        if _champion(self.client, registered) is None:
+            self.client.set_registered_model_alias(registered, CHAMPION, registered_version.version)
+        self.client.log_batch(run.info.run_id, tags=[RunTag("bonas.model_version", str(registered_version.version))])
+        self.client.set_terminated(run.info.run_id)
+        self._published[version] = (run.info.run_id, str(registered_version.version))
+
+    def score_predictor(self, version: str, score: HonestScore) -> bool:
+        """Records the honest score of a predictor; the champion's alias moves to it if it is better. Says whether it
+        moved."""
+        if version not in self._published:
+            return False
+        run_id, registered_version = self._published[version]
+        registered = registered_name(self.space)
+        tag = f"{score.bound:.6f}"
+        if self.client.get_model_version(registered, registered_version).tags.get(_SCORE_TAG) == tag:
+            return False
+        from mlflow.entities import Metric
+
+        now = int(time.time() * 1000)
+        figures = {
+            "honest_spearman": score.correlation,
+            "honest_trials": float(score.trials),
+            "honest_score": score.bound,
+        }
+        self.client.log_batch(run_id, [Metric(key, value, now, score.trials) for key, value in figures.items()])
+        self.client.set_model_version_tag(registered, registered_version, _SCORE_TAG, tag)
+        champion = _champion(self.client, registered)
+        best = float(champion.tags.get(_SCORE_TAG, "-inf")) if champion is not None else -math.inf
+        if score.bound <= best:
+            return False
+        self.client.set_registered_model_alias(registered, CHAMPION, registered_version)
+        return True
+
+    def log_trials(self, trials: Sequence[Trial], objective: Objective) -> None:
+        """Adds finished trials to the parent run's curves, those excepted that this process or an earlier one added."""
+        from mlflow.entities import Metric
+
+        now = int(time.time() * 1000)
+        metrics: list[Metric] = []
+        best: float | None = None
+        for trial in trials:
+            if trial.objective is None:
+                continue
+            best = trial.objective if best is None or objective.better(trial.objective, best) else best
+            if trial.trial > self._logged:
+                metrics.append(Metric("objective", trial.objective, now, trial.trial))
+                metrics.append(Metric("best_objective", best, now, trial.trial))
+        self._logged = max([self._logged, *(trial.trial for trial in trials)])
+        for begin in range(0, len(metrics), _MANY):
+            self.client.log_batch(self.run_id, metrics[begin : begin + _MANY])
+
+    def set_state(self, state: str, figures: dict[str, float]) -> None:
+        """Sets the parent run's status and closing figures."""
+        from mlflow.entities import Metric
+
+        now = int(time.time() * 1000)
+        self.client.log_batch(self.run_id, [Metric(key, value, now, 0) for key, value in figures.items()])
+        status = {"finished": "FINISHED", "interrupted": "KILLED", "failed": "FAILED"}.get(state, "RUNNING")
+        if status == "RUNNING":
+            self.client.update_run(self.run_id, status)
+        else:
+            self.client.set_terminated(self.run_id, status)
+
+    def _experiment(self, name: str) -> str:
+        from mlflow.exceptions import MlflowException
+
+        found = self.client.get_experiment_by_name(name)
+        if found is not None:
+            if found.lifecycle_stage == "deleted":
+                raise SettingsError(f"tracking.experiment `{name}` was deleted in MLflow; restore it or name another")
+            return str(found.experiment_id)
+        local = urlsplit(self.uri).scheme.startswith("sqlite")
+        place = (home() / "mlartifacts" / name).as_uri() if local else None
+        try:
+            return str(self.client.create_experiment(name, artifact_location=place))
+        except MlflowException:  # another search made it in the meantime
+            found = self.client.get_experiment_by_name(name)
+            if found is None:
+                raise
+            return str(found.experiment_id)
+
+    def _nested_run(self, model: PredictorModel) -> Any:
+        """The run of a predictor: the one that a killed process began, or a new one."""
+        version = model.fitted.version
+        query = f"tags.`mlflow.parentRunId` = '{self.run_id}' and tags.`{_PREDICTOR_TAG}` = '{version}'"
+        found = self.client.search_runs([self.experiment_id], query, max_results=1)
+        if found:
+            return found[0]
+        name = f"{self.search_id} · predictor on {model.fitted.trained_on} trials"
+        tags = {"mlflow.parentRunId": self.run_id, _PREDICTOR_TAG: version, _SEARCH_TAG: self._uid}
+        return self.client.create_run(self.experiment_id, tags=tags, run_name=name)
+
+    def _parent(self, settings: Settings) -> str:
+        from mlflow.entities import Param
+
+        query = f"tags.`{_SEARCH_TAG}` = '{self._uid}' and tags.`bonas.kind` = 'search'"
+        found = self.client.search_runs([self.experiment_id], query, max_results=1)
+        if found:
+            run_id = str(found[0].info.run_id)
+            self.client.update_run(run_id, "RUNNING")
+            return run_id
+        tags = {_SEARCH_TAG: self._uid, "bonas.kind": "search"}
+        run = self.client.create_run(self.experiment_id, tags=tags, run_name=self.search_id)
+        leaves = [Param(name, str(value)[:500]) for name, value in _leaves(settings.tree()) if value is not None]
+        self.client.log_batch(run.info.run_id, params=leaves)
+        return str(run.info.run_id)
+
+    def _last_logged(self) -> int:
+        history = self.client.get_metric_history(self.run_id, "objective")
+        return max((metric.step for metric in history), default=-1)
+
+    def _known_predictors(self) -> dict[str, tuple[str, str]]:
+        query = f"tags.`mlflow.parentRunId` = '{self.run_id}'"
+        known = {}
+        for run in self.client.search_runs([self.experiment_id], query, max_results=_MANY):
+            if "bonas.model_version" in run.data.tags:
+                known[run.data.tags[_PREDICTOR_TAG]] = (run.info.run_id, run.data.tags["bonas.model_version"])
+        return known
+
+
+def load_registered(client: MlflowClient, uri: str) -> PredictorModel:
+    """Loads the predictor behind a `models:/` URI.
+
+    Raises:
+        ModelError: there is none, or it is not a predictor of ours.
+    """
+    from mlflow.artifacts import download_artifacts
+    from mlflow.exceptions import MlflowException
+
+    if not uri.startswith("models:/"):
+        raise ModelError(f"model `{uri}`: write it as models:/NAME@ALIAS or models:/NAME/VERSION")
+    with TemporaryDirectory() as folder, _quiet():
+        try:
+            local = download_artifacts(uri, dst_path=folder, tracking_uri=client.tracking_uri)
+        except (MlflowException, OSError, ValueError) as error:
+            reason = str(error).splitlines()[0]
+            raise ModelError(
+                f"model `{uri}` is not in the registry ({reason}); run a search of that space first"
+            ) from None
+        return read_model(Path(local) / FILE_NAME)
+
+
+def _champion(client: MlflowClient, registered: str) -> Any:
+    from mlflow.exceptions import MlflowException
+
+    try:
+        return client.get_model_version_by_alias(registered, CHAMPION)
+    except MlflowException:
+        return None
+
+
+def _leaves(tree: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for name, value in tree.items():
+        if isinstance(value, dict):
+            yield from _leaves(value, f"{prefix}{name}.")
+        else:
+            yield prefix + name, value
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Silences MLflow's and its database migrations' chatter, warnings excepted."""
+    noisy = [logging.getLogger(name) for name in ("mlflow", "alembic", "alembic.runtime.migration")]
+    levels = [logger.level for logger in noisy]
+    for logger in noisy:
+        logger.setLevel(logging.WARNING)
+    try:
+        yield
+    finally:
+        for logger, level in zip(noisy, levels, strict=True):
+            logger.setLevel(level)

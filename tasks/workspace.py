@@ -1,0 +1,152 @@
+"""Where things are kept: the home folder of BONAS, its searches, and the databases of Prefect and MLflow in it."""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from bonas_core.errors import StoreError
+from bonas_core.storage import check_id, is_locked, make_folder, store_folder, write_whole
+
+SEARCH_FILE = "search.json"
+STATE_FILE = "state.json"
+SCHEMA = 1
+
+
+def home() -> Path:
+    """The folder that everything is kept in by default: `./.bonas`, or what BONAS_HOME names."""
+    return Path(os.environ.get("BONAS_HOME") or ".bonas").expanduser().absolute()
+
+
+def default_store() -> Path:
+    """The store used where none is named."""
+    return home() / "searches"
+
+
+def default_tracking_uri() -> str:
+    """MLflow's tracking store where none is named: SQLite in the home folder."""
+    return f"sqlite:///{make_folder(home()) / 'mlflow.db'}"
+
+
+def use_local_services() -> None:
+    """Points Prefect and MLflow at the home folder, unless the environment points them elsewhere; call it before
+    importing either. Neither reports usage to anyone.
+    """
+    if not any(name in os.environ for name in ("PREFECT_HOME", "PREFECT_API_URL", "PREFECT_PROFILE")):
+        os.environ["PREFECT_HOME"] = str(make_folder(home() / "prefect"))
+    quiet = {
+        "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+        "PREFECT_LOGGING_LEVEL": "WARNING",
+        # one transaction for many task runs: each of its own would lock SQLite against the next round's start, and the
+        # client waits two seconds after every refusal
+        "PREFECT_SERVER_SERVICES_TASK_RUN_RECORDER_READ_BATCH_SIZE": "100",
+        "PREFECT_SERVER_SERVICES_TASK_RUN_RECORDER_BATCH_SIZE": "500",
+        "PREFECT_SERVER_SERVICES_TASK_RUN_RECORDER_FLUSH_INTERVAL": "2",
+        "MLFLOW_DISABLE_TELEMETRY": "true",
+        "GIT_PYTHON_REFRESH": "quiet",
+        "DO_NOT_TRACK": "1",
+    }
+    for name, value in quiet.items():
+        os.environ.setdefault(name, value)
+
+
+@dataclass(frozen=True)
+class SearchFolder:
+    """The folder of one search."""
+
+    path: Path
+
+    @property
+    def id(self) -> str:
+        """The search's id."""
+        return self.path.name
+
+    @property
+    def trials(self) -> Path:
+        """Parquet parts of the history."""
+        return self.path / "trials"
+
+    @property
+    def checkpoints(self) -> Path:
+        """Training state, one folder a trial."""
+        return self.path / "checkpoints"
+
+    @property
+    def predictors(self) -> Path:
+        """Fitted predictors, one file a version."""
+        return self.path / "predictors"
+
+    @property
+    def report(self) -> Path:
+        """Figures and the HTML report."""
+        return self.path / "report"
+
+    def exists(self) -> bool:
+        """Whether a search has been started here."""
+        return (self.path / SEARCH_FILE).is_file()
+
+    def read(self) -> dict[str, Any]:
+        """What was fixed when the search was started: `settings`, `fingerprint`, `versions` and more.
+
+        Raises:
+            StoreError: there is no such search, or the file is damaged.
+        """
+        if not self.exists():
+            known = ", ".join(folder.id for folder in searches(self.path.parent)) or "none"
+            raise StoreError(f"search `{self.id}` is not in `{self.path.parent}`; searches there: {known}")
+        try:
+            manifest = json.loads((self.path / SEARCH_FILE).read_text())
+            schema = manifest["schema"]
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise StoreError(
+                f"search file `{self.path / SEARCH_FILE}` is damaged ({error}); restore it or start another"
+            ) from None
+        if schema != SCHEMA:
+            raise StoreError(f"search `{self.id}` has schema {schema}, this release reads {SCHEMA}; upgrade")
+        return dict(manifest)
+
+    def read_state(self) -> dict[str, Any]:
+        """How the last process left the search: `state`, `reason` and the `budget` it worked to; empty if it never
+        ran."""
+        try:
+            return dict(json.loads((self.path / STATE_FILE).read_text()))
+        except (OSError, ValueError, TypeError):
+            return {}
+
+    def write_state(self, state: str, reason: str, budget: dict[str, Any]) -> None:
+        """Says where the search stands."""
+        content = {"state": state, "reason": reason, "budget": budget}
+        write_whole(self.path / STATE_FILE, json.dumps(content).encode())
+
+    def state(self) -> str:
+        """`running`, `finished`, `paused` (stopped in good order), or `interrupted` (its process died)."""
+        if is_locked(self.path):
+            return "running"
+        state = str(self.read_state().get("state", "interrupted"))
+        return "interrupted" if state == "running" else state
+
+    def write(self, manifest: dict[str, Any]) -> None:
+        """Writes what a search was started with."""
+        write_whole(self.path / SEARCH_FILE, json.dumps({"schema": SCHEMA, **manifest}, indent=2).encode())
+
+
+def search_folder(search_id: str, store: str | None = None) -> SearchFolder:
+    """The folder of a search by its id, in a store or the default one; it need not exist.
+
+    Raises:
+        StoreError: the id or the store is not acceptable.
+    """
+    folder = store_folder(store) if store else default_store()
+    path = folder / check_id(search_id)
+    if path.is_symlink():
+        raise StoreError(f"search `{search_id}` is a symbolic link; searches are folders of the store itself")
+    return SearchFolder(path)
+
+
+def searches(store: Path) -> list[SearchFolder]:
+    """All searches of a store, by id."""
+    folders = [SearchFolder(path) for path in sorted(store.iterdir())] if store.is_dir() else []
+    return [folder for folder in folders if folder.exists() and not folder.path.is_symlink()]
