@@ -153,6 +153,9 @@ class Bonas:
 
     def embed(self, trials: Trials, pool: Pool, fitted: FittedPredictor) -> tuple[Features, Features]:
         """Embeddings of the trials and of the candidates (line 9)."""
+        if not len(pool.genotypes):  # the space is used up
+            known = self._embed(fitted, trials.genotypes)
+            return known, known[:0]
         if not pool.whole_space:
             return self._embed(fitted, trials.genotypes), self._embed(fitted, pool.genotypes)
         if self._whole is None or self._whole[0] != fitted.version:

@@ -1,7 +1,8 @@
 """The record of a search: Parquet parts that are only ever added, each whole or absent, and idempotent to write.
 
-A round's proposals are one part, `round-000003.parquet`; a finished trial is another, `trial-000042.parquet`. The row
-of a finished trial stands in for its proposal. `compact` replaces many parts by one without changing what is read.
+The proposals of round 3, from trial 40 on, are one part, `round-000003-000040.parquet`; a finished trial is another,
+`trial-000042.parquet`. The row of a finished trial stands in for its proposal. `compact` replaces many parts by one
+without changing what is read.
 """
 
 from __future__ import annotations
@@ -73,8 +74,8 @@ class TrialHistory:
         self.location = Path(location)
 
     def propose(self, trials: Sequence[Trial]) -> None:
-        """Adds the proposals of one round."""
-        self._write(f"round-{trials[0].round:06d}", trials)
+        """Adds proposals of one round; a round may take several calls."""
+        self._write(f"round-{trials[0].round:06d}-{trials[0].trial:06d}", trials)
 
     def finish(self, trial: Trial) -> None:
         """Adds the result of one trial."""
@@ -114,7 +115,15 @@ class TrialHistory:
         return sorted(path for path in self.location.glob("*.parquet") if not path.name.startswith("."))
 
     def _read(self) -> pa.Table:
-        tables = [_read_part(path) for path in self._parts()]
+        parts = self._parts()
+        while True:
+            try:
+                tables = [_read_part(path) for path in parts]
+                break
+            except FileNotFoundError as error:  # the writer has compacted: its new part holds what is gone
+                if self._parts() == parts:
+                    raise StoreError(f"history part `{error.filename}` cannot be opened; remove it") from None
+                parts = self._parts()
         if not tables:
             return SCHEMA.empty_table()
         table = pa.concat_tables(tables)
@@ -143,18 +152,21 @@ class TrialHistory:
 
 def _read_part(path: Path) -> pa.Table:
     try:
-        table = pq.ParquetFile(path).read()
+        with path.open("rb") as file:
+            table = pq.ParquetFile(file).read()
         version = (table.schema.metadata or {}).get(b"bonas.history.schema_version", b"none").decode()
-    except (pa.ArrowException, OSError, ValueError) as error:
+        if version != str(SCHEMA_VERSION):
+            raise StoreError(
+                f"history part `{path}` has schema version {version}, this release reads {SCHEMA_VERSION}; upgrade"
+            )
+        return table.select(SCHEMA.names).cast(SCHEMA)
+    except FileNotFoundError:
+        raise
+    except (pa.ArrowException, OSError, ValueError, KeyError) as error:
         reason = str(error).splitlines()[0]
         raise StoreError(
             f"history part `{path}` cannot be read ({reason}); move it away, its trials will be redone"
         ) from None
-    if version != str(SCHEMA_VERSION):
-        raise StoreError(
-            f"history part `{path}` has schema version {version}, this release reads {SCHEMA_VERSION}; upgrade"
-        )
-    return table.select(SCHEMA.names).cast(SCHEMA)
 
 
 def _trial(row: dict[str, Any]) -> Trial:

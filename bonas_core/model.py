@@ -61,8 +61,8 @@ class PredictorModel:
         """Raises ModelError unless architectures of `space` mean to this model what they meant in its training."""
         if (self.space, self.encoding_version) != (space.name, space.encoding_version):
             raise ModelError(
-                f"predictor of space `{self.space}` (encoding {self.encoding_version}) cannot rank space `{space.name}` "
-                f"(encoding {space.encoding_version}); name a model of that space with --model"
+                f"predictor of space `{self.space}` (encoding {self.encoding_version}) cannot rank space "
+                f"`{space.name}` (encoding {space.encoding_version}); name a model of that space with --model"
             )
 
     def write(self, path: Path) -> None:
@@ -120,7 +120,9 @@ def read_model(path: Path) -> PredictorModel:
             described = json.loads((file.metadata() or {})["bonas"])
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a mapping
         if described["format"] != FORMAT:
-            raise ModelError(f"model file `{path}` has format {described['format']}, this release reads {FORMAT}; upgrade")
+            raise ModelError(
+                f"model file `{path}` has format {described['format']}, this release reads {FORMAT}; upgrade"
+            )
         return _from_parts(described, tensors)
     except (SafetensorError, OSError, KeyError, ValueError, TypeError, ValidationError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__

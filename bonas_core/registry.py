@@ -30,11 +30,21 @@ _BUILT_IN = {
     "predictor": {
         "gcn": "bonas_core.build:gcn",
     },
+    "data": {
+        "digits": "bonas_core.evaluators.datasets:digits",
+    },
+    "network": {
+        "nasbench201": "bonas_core.networks.nasbench201:NASBench201Network",
+    },
 }
 
 
 def names(kind: str) -> list[str]:
-    """Registered names of a kind (`space`, `evaluator`, `method`, `sampler`, `predictor`), entry points included."""
+    """Registered names of a kind, entry points included.
+
+    Args:
+        kind: `space`, `evaluator`, `method`, `sampler`, `predictor`, `data` or `network`.
+    """
     return sorted({*_BUILT_IN[kind], *(point.name for point in entry_points(group=f"bonas.{kind}"))})
 
 

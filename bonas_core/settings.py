@@ -233,16 +233,30 @@ def parse_settings(tree: object, source: str) -> Settings:
     try:
         return Settings.model_validate(tree)
     except ValidationError as error:
-        raise SettingsError(f"settings `{source}`: {_first_fault(error)}") from None
+        raise SettingsError(f"settings `{source}`: {_first_fault(error, tree)}") from None
 
 
-def _first_fault(error: ValidationError) -> str:
+_UNION_MEMBERS = (  # pydantic puts the member of a union that it tried into the place of a fault
+    TableSettings.__name__,
+    TrainingSettings.__name__,
+    CustomEvaluatorSettings.__name__,
+    "float",
+    "literal['optimum']",
+)
+
+
+def _first_fault(error: ValidationError, tree: Mapping[Any, Any]) -> str:
     fault = error.errors()[0]
-    place = ".".join(str(part) for part in fault["loc"] if not str(part).endswith("Settings"))
+    location = [part for part in fault["loc"] if part not in _UNION_MEMBERS]
+    place = ".".join(str(part) for part in location)
     if fault["type"] == "extra_forbidden":
-        siblings = _siblings(fault["loc"])
+        siblings = _siblings(location, tree)
         return f"`{place}` is not a setting; " + (f"use one of {', '.join(siblings)}" if siblings else "remove it")
+    if fault["type"] == "model_type":
+        return f"`{place}` is a group of settings; write `name: value` lines below it"
     message = fault["msg"].removeprefix("Value error, ")
+    if location == ["budget", "stop_at"]:
+        message = "input should be a number or `optimum`"
     message = message[0].lower() + message[1:]
     if not place:
         return message
@@ -251,15 +265,12 @@ def _first_fault(error: ValidationError) -> str:
     return f"`{place}`: {message}{shown}"
 
 
-def _siblings(location: Iterable[int | str]) -> list[str]:
+def _siblings(location: Iterable[int | str], tree: Mapping[Any, Any]) -> list[str]:
     model: type[BaseModel] = Settings
-    alternatives: dict[object, type[BaseModel]] = {
-        TableSettings.__name__: TableSettings,
-        TrainingSettings.__name__: TrainingSettings,
-    }
     for part in list(location)[:-1]:
-        if part in alternatives:
-            model = alternatives[part]
+        if part == "evaluator":
+            training = dict(tree["evaluator"]).get("kind") == "training"
+            model = TrainingSettings if training else TableSettings
             continue
         annotation = model.model_fields[str(part)].annotation if str(part) in model.model_fields else None
         if not (isinstance(annotation, type) and issubclass(annotation, BaseModel)):

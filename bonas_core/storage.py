@@ -37,8 +37,10 @@ def write_whole(path: Path, data: bytes) -> None:
             os.fsync(file.fileno())
         os.chmod(temporary, 0o644)
         os.replace(temporary, path)
-    except OSError as error:
+    except BaseException as error:
         Path(temporary).unlink(missing_ok=True)
+        if not isinstance(error, OSError):
+            raise
         raise StoreError(f"`{path}` cannot be written: {error.strerror}; free space or choose another store") from None
     sync_folder(path.parent)
 
@@ -67,6 +69,19 @@ def make_folder(path: Path) -> Path:
     if not os.access(path, os.W_OK | os.X_OK):
         raise StoreError(f"store folder `{path}` is not writable; choose another with --store")
     return path
+
+
+def check_writable(folder: Path) -> None:
+    """Checks, without writing, that a folder can be made or written to.
+
+    Raises:
+        StoreError: it cannot.
+    """
+    nearest = next(path for path in (folder, *folder.parents) if path.exists())
+    if not nearest.is_dir():
+        raise StoreError(f"store folder `{folder}`: `{nearest}` is a file; choose another with --store")
+    if not os.access(nearest, os.W_OK | os.X_OK):
+        raise StoreError(f"store folder `{folder}` is not writable; choose another with --store")
 
 
 def store_folder(store: str | Path) -> Path:
@@ -143,5 +158,5 @@ def _holder(folder: Path) -> str:
     try:
         holder: dict[str, Any] = json.loads((folder / ".holder.json").read_text())
         return f"process {holder['pid']} on {holder['host']}"
-    except (OSError, ValueError, KeyError):
+    except (OSError, ValueError, KeyError, TypeError):
         return "another process"

@@ -61,9 +61,15 @@ def transform(scores: Vector, kind: str) -> Targets:
         raw = logit(np.clip(scores, _EDGE, 1 - _EDGE))
     else:
         raw = np.asarray(scores, dtype=np.float64)
-    centre, spread = float(raw.mean()), float(raw.std()) or 1.0
+    centre, spread = _scale(raw)
     values = (raw - centre) / spread
     nodes, first = np.unique(scores, return_index=True)
     if kind == "rank":
-        spread = float(np.std(scores)) or 1.0
+        _, spread = _scale(scores)
     return Targets(values, kind, centre, spread, nodes, values[first])
+
+
+def _scale(raw: Vector) -> tuple[float, float]:
+    if np.ptp(raw) == 0:  # their mean may differ from them by a rounding error, which is no spread
+        return float(raw[0]), 1.0
+    return float(raw.mean()), float(raw.std())

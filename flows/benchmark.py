@@ -92,7 +92,6 @@ def run_benchmark(
     for method in chosen:
         if method not in TABLE2:
             raise SettingsError(f"benchmark table2: method `{method}` is unknown; use of {', '.join(TABLE2)}")
-    folder = make_folder((out or home() / "benchmarks" / name).absolute())
     runs = [
         _Run(method, seed, _settings(space, TABLE2[method], seed, overrides))
         for method in chosen
@@ -101,6 +100,7 @@ def run_benchmark(
     problem = build(runs[0].settings)
     if not isinstance(problem.evaluator, ClosedEvaluator):
         raise SettingsError("benchmark table2: samples to the optimum need a table; set evaluator.kind=table")
+    folder = make_folder((out or home() / "benchmarks" / name).absolute())
     values = np.array(problem.evaluator.objectives())
     begin = time.perf_counter()
     frame = _run_all(runs, folder / "runs.parquet", jobs, problem.evaluator.fingerprint)
@@ -225,7 +225,8 @@ def _table2(
         f"# Samples to the optimum: {space}, {objective}",
         "",
         f"{direction.capitalize()} `{objective}` over {len(values)} cells; the optimum is {best:g} "
-        f"({ties} cell{'s'[: ties != 1]}). {seeds} seeds a method; evaluations include the initial random ones. Mean ± standard error.",
+        f"({ties} cell{'s'[: ties != 1]}). {seeds} seeds a method; evaluations include the initial random ones. "
+        "Mean ± standard error.",
         "",
         "| method | candidates | evaluations | median | min-max | distinct | found | paper | s choosing/sample |",
         "| --- | --- | --- | --- | --- | --- | --- | --- | --- |",

@@ -14,7 +14,7 @@ from uuid import uuid4
 from bonas_core.build import Problem, build
 from bonas_core.errors import SettingsError
 from bonas_core.settings import Settings, parse_settings
-from bonas_core.storage import is_locked, single_writer
+from bonas_core.storage import check_writable, is_locked, single_writer
 from tasks.workspace import SearchFolder, search_folder
 
 _FREE = ("budget", "store", "dispatch", "tracking")  # parts that do not decide which trials a search makes
@@ -36,6 +36,7 @@ def check_openable(folder: SearchFolder, settings: Settings) -> Problem:
     Raises:
         InputError: a setting, the table, the store or an earlier search of this id stands in the way.
     """
+    check_writable(folder.path)
     if folder.exists():
         _check_continued(folder, settings)
     problem = build(settings)

@@ -6,11 +6,10 @@ kill, or to a new tracking store, what is missing there and nothing twice.
 
 from __future__ import annotations
 
-import logging
 import math
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -56,10 +55,9 @@ def connect(uri: str | None) -> MlflowClient:
     """
     check_uri(uri)
     uri = uri or default_tracking_uri()
-    with _quiet():
-        from mlflow import MlflowClient
+    from mlflow import MlflowClient
 
-        return MlflowClient(tracking_uri=uri, registry_uri=uri)
+    return MlflowClient(tracking_uri=uri, registry_uri=uri)
 
 
 @dataclass(frozen=True)
@@ -279,7 +277,7 @@ def load_registered(client: MlflowClient, uri: str) -> PredictorModel:
 
     if not uri.startswith("models:/"):
         raise ModelError(f"model `{uri}`: write it as models:/NAME@ALIAS or models:/NAME/VERSION")
-    with TemporaryDirectory() as folder, _quiet():
+    with TemporaryDirectory() as folder:
         try:
             local = download_artifacts(uri, dst_path=folder, tracking_uri=client.tracking_uri)
         except (MlflowException, OSError, ValueError) as error:
@@ -305,17 +303,3 @@ def _leaves(tree: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]
             yield from _leaves(value, f"{prefix}{name}.")
         else:
             yield prefix + name, value
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Silences MLflow's and its database migrations' chatter, warnings excepted."""
-    noisy = [logging.getLogger(name) for name in ("mlflow", "alembic", "alembic.runtime.migration")]
-    levels = [logger.level for logger in noisy]
-    for logger in noisy:
-        logger.setLevel(logging.WARNING)
-    try:
-        yield
-    finally:
-        for logger, level in zip(noisy, levels, strict=True):
-            logger.setLevel(level)

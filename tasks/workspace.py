@@ -36,7 +36,10 @@ def use_local_services() -> None:
     importing either. Neither reports usage to anyone.
     """
     if not any(name in os.environ for name in ("PREFECT_HOME", "PREFECT_API_URL", "PREFECT_PROFILE")):
-        os.environ["PREFECT_HOME"] = str(make_folder(home() / "prefect"))
+        # the embedded server: plain HTTP on loopback, so no token to ask for and no certificates to load at every round
+        os.environ["PREFECT_HOME"] = str(home() / "prefect")
+        os.environ.setdefault("PREFECT_CLIENT_CSRF_SUPPORT_ENABLED", "false")
+        os.environ.setdefault("PREFECT_API_TLS_INSECURE_SKIP_VERIFY", "true")
     quiet = {
         "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
         "PREFECT_LOGGING_LEVEL": "WARNING",
@@ -46,6 +49,8 @@ def use_local_services() -> None:
         "PREFECT_SERVER_SERVICES_TASK_RUN_RECORDER_BATCH_SIZE": "500",
         "PREFECT_SERVER_SERVICES_TASK_RUN_RECORDER_FLUSH_INTERVAL": "2",
         "MLFLOW_DISABLE_TELEMETRY": "true",
+        "MLFLOW_LOGGING_LEVEL": "WARNING",
+        "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",  # an absent server is published to later
         "GIT_PYTHON_REFRESH": "quiet",
         "DO_NOT_TRACK": "1",
     }

@@ -51,7 +51,7 @@ class RegularisedEvolution:
             if not same.any():
                 break
             children[same] = self._space.mutate(parents[same], rng)
-        if self._repeats:
+        if self._repeats and len(children):  # none: no trial has a score to be a parent
             return children
         children = children[distinct(self._space.keys(children), trials.keys)][:count]
         if len(children) == count:

@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 import hashlib
-import importlib
-from collections.abc import Collection
 from dataclasses import dataclass
 from functools import cached_property
-from operator import attrgetter
-from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from bonas_core.errors import SettingsError
+from bonas_core.registry import resolve
 
 _TENTHS = {"train": 6, "validation": 2, "test": 2}
 """Share of every class that each split of `digits` gets."""
@@ -69,41 +66,19 @@ class Splits:
 
 
 def load(name: str) -> Splits:
-    """A data set by name: `digits`, or `module:function` for a function of your own that returns `Splits`.
+    """A data set by name: `digits`, an entry point of the group `bonas.data`, or `module:function`.
+
+    What it names takes no arguments and returns `Splits`.
 
     Raises:
         SettingsError: there is no such data set, or the function returns something else.
     """
-    if name == "digits":
-        return digits()
-    splits = imported(name, "data", ["digits"])()
+    splits = resolve("data", name)()
     if not isinstance(splits, Splits):
         raise SettingsError(
             f"data `{name}` returns {type(splits).__name__}; return bonas_core.evaluators.datasets.Splits"
         )
     return splits
-
-
-def imported(name: str, setting: str, known: Collection[str]) -> Any:
-    """The object behind `module:object`.
-
-    Args:
-        name: what the setting holds.
-        setting: what it is called, for messages.
-        known: the names that ship with the project, for messages.
-
-    Raises:
-        SettingsError: the name has another form, or there is no such module or object.
-    """
-    module, colon, attribute = name.partition(":")
-    if not colon:
-        raise SettingsError(f"{setting} `{name}` is unknown; use one of {', '.join(known)}, or module:object")
-    try:
-        return attrgetter(attribute)(importlib.import_module(module))
-    except (ImportError, AttributeError, ValueError) as error:
-        raise SettingsError(
-            f"{setting} `{name}` cannot be loaded ({error}); check module and object of module:object"
-        ) from None
 
 
 def digits() -> Splits:

@@ -61,6 +61,8 @@ class TableEvaluator:
         for column in dict.fromkeys(columns):
             check_values(frame, column, unit, path)
         index = next((frame[name] for name in INDEX_COLUMNS if name in frame), pd.Series(np.arange(len(frame))))
+        if not pd.api.types.is_integer_dtype(index):
+            raise TableError(f"table `{path}`: column `{index.name}` does not hold whole numbers; correct or drop it")
         self.objective = f"{path.stem}: {objective}"
         self.unit = unit
         self.direction = direction

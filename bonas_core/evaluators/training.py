@@ -25,17 +25,17 @@ from torch.nn.functional import cross_entropy
 from bonas_core.architecture import Architecture
 from bonas_core.errors import SettingsError, TrainingDivergedError
 from bonas_core.evaluators.base import EvaluationContext, Outcome
-from bonas_core.evaluators.datasets import Splits, imported, load
+from bonas_core.evaluators.datasets import Splits, load
+from bonas_core.registry import resolve
 from bonas_core.spaces.base import SearchSpace
 from bonas_core.storage import write_whole
 
-NETWORKS = {"nasbench201": "bonas_core.networks.nasbench201:NASBench201Network"}
-"""The network that belongs to each space, by the space's name."""
 CHECKPOINT = "training.safetensors"
 """Name of the file in the folder for checkpoints."""
 
 _RECIPE = 1  # raised whenever the code below would train differently with the same settings
 _SCORED_AT_ONCE = 1024  # images
+_FIGURES = ("objective", "train_loss", "validation_loss")  # what progress and a checkpoint hold of an epoch
 
 
 class NetworkFactory(Protocol):
@@ -86,8 +86,8 @@ class TrainingEvaluator:
         *,
         data: str | Splits = "digits",
         epochs: int = 10,
-        batch_size: int = 128,
-        learning_rate: float = 0.05,
+        batch_size: int = 64,
+        learning_rate: float = 0.1,
         momentum: float = 0.9,
         weight_decay: float = 5e-4,
         network: Mapping[str, Any] | None = None,
@@ -145,7 +145,7 @@ class TrainingEvaluator:
         )
         identity = {"recipe": self.fingerprint, "architecture": architecture.key, "seed": str(context.seed)}
         path = None if context.checkpoints is None else context.checkpoints / CHECKPOINT
-        done, figures = (0, {}) if path is None else _restore(path, identity, network, optimiser)
+        done, figures = (0, {}) if path is None else _restore(path, identity, self._epochs, network, optimiser)
         train, validation, test = (
             (images.to(device), labels.to(device))
             for images, labels in (self._data.train, self._data.validation, self._data.test)
@@ -159,9 +159,9 @@ class TrainingEvaluator:
                         f"architecture `{architecture.text}`: the {name} loss is {loss} in epoch {epoch} of "
                         f"{self._epochs}; lower evaluator.learning_rate ({self._learning_rate})"
                     )
-            figures = {"objective": accuracy, "train_loss": train_loss, "validation_loss": validation_loss}
+            figures = dict(zip(_FIGURES, (accuracy, train_loss, validation_loss), strict=True))
             if path is not None:
-                _save(path, {**identity, "epoch": str(epoch), "figures": json.dumps(figures)}, network, optimiser)
+                _save(path, {**identity, "epoch": epoch, **figures}, network, optimiser)
             context.progress(epoch, figures)
         metrics = {name: figure for name, figure in figures.items() if name != "objective"}
         metrics["test"] = _score(network, test)[1]
@@ -190,7 +190,7 @@ class TrainingEvaluator:
 
 
 def _network_factory(kind: str, settings: Mapping[str, Any]) -> NetworkFactory:
-    factory: NetworkFactory = imported(NETWORKS.get(kind, kind), "network.kind", NETWORKS)
+    factory: NetworkFactory = resolve("network", kind)
     try:
         inspect.signature(factory).bind(None, generator=None, in_channels=None, classes=None, **settings)
     except TypeError as error:
@@ -212,35 +212,48 @@ def _score(network: nn.Module, pair: tuple[Tensor, Tensor]) -> tuple[float, floa
     return loss / len(labels), 100 * correct / len(labels)
 
 
-def _save(path: Path, metadata: dict[str, str], network: nn.Module, optimiser: torch.optim.SGD) -> None:
+def _save(path: Path, metadata: Mapping[str, object], network: nn.Module, optimiser: torch.optim.SGD) -> None:
     tensors = {f"network.{name}": tensor for name, tensor in network.state_dict().items()}
     for name, parameter in network.named_parameters():
         momentum = optimiser.state[parameter].get("momentum_buffer")
         if momentum is not None:  # a parameter that nothing depends on has none
             tensors[f"momentum.{name}"] = momentum
-    # copies, because safetensors refuses tensors that share memory, as tied weights do
+    # cloned, since the format refuses tensors that share memory, as the weights of a network may
     copies = {name: tensor.clone(memory_format=torch.contiguous_format) for name, tensor in tensors.items()}
-    write_whole(path, save(copies, metadata))
+    write_whole(path, save(copies, {name: str(value) for name, value in metadata.items()}))
 
 
 def _restore(
-    path: Path, identity: Mapping[str, str], network: nn.Module, optimiser: torch.optim.SGD
+    path: Path, identity: Mapping[str, str], epochs: int, network: nn.Module, optimiser: torch.optim.SGD
 ) -> tuple[int, dict[str, float]]:
-    """Takes up a checkpoint of the same training: epochs done and figures of the last; (0, {}) without one."""
+    """Takes up a checkpoint of the same training: epochs done and figures of the last.
+
+    Without one, or if it is damaged or of another training: (0, {}), and nothing is changed.
+    """
     try:
         with safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    except (OSError, SafetensorError):
+        epoch = int(metadata["epoch"])
+        figures = {name: float(metadata[name]) for name in _FIGURES}
+    except (OSError, SafetensorError, KeyError, ValueError):
         return 0, {}
-    state = {name.removeprefix("network."): tensor for name, tensor in tensors.items() if name.startswith("network.")}
-    shapes = {name: tensor.shape for name, tensor in network.state_dict().items()}
-    is_same_training = all(metadata.get(name) == value for name, value in identity.items())
-    if not is_same_training or {name: tensor.shape for name, tensor in state.items()} != shapes:
+    required = _forms({f"network.{name}": tensor for name, tensor in network.state_dict().items()})
+    allowed = required | _forms({f"momentum.{name}": parameter for name, parameter in network.named_parameters()})
+    if not (
+        identity.items() <= metadata.items()
+        and 1 <= epoch <= epochs
+        and all(map(math.isfinite, figures.values()))
+        and required.items() <= _forms(tensors).items() <= allowed.items()
+    ):
         return 0, {}
-    network.load_state_dict(state)
+    network.load_state_dict({name.removeprefix("network."): tensors[name] for name in required})
     for name, parameter in network.named_parameters():
         momentum = tensors.get(f"momentum.{name}")
         if momentum is not None:
             optimiser.state[parameter]["momentum_buffer"] = torch.empty_like(parameter).copy_(momentum)
-    return int(metadata["epoch"]), json.loads(metadata["figures"])
+    return epoch, figures
+
+
+def _forms(tensors: Mapping[str, Tensor]) -> dict[str, tuple[torch.Size, torch.dtype]]:
+    return {name: (tensor.shape, tensor.dtype) for name, tensor in tensors.items()}

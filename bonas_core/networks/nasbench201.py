@@ -79,6 +79,7 @@ class NASBench201Network(nn.Module):
                     module.weight.uniform_(-bound, bound, generator=generator)
                     if module.bias is not None:
                         module.bias.uniform_(-bound, bound, generator=generator)
+        self.to(memory_format=torch.channels_last)  # convolutions on CPUs are up to a third faster
 
     def forward(self, images: Tensor) -> Tensor:
         """Images (B, in_channels, height, width) to logits (B, classes)."""

@@ -22,6 +22,7 @@ from torch import Tensor, nn
 
 from bonas_core.encoding import GraphBatch, with_global_vertex
 from bonas_core.predictors.base import PredictorWeights, Vector
+from bonas_core.threads import torch_threads
 
 NORMALISATIONS = ("none", "row", "symmetric")
 """`none`: sums, as in the original code; `row`: means over predecessors; `symmetric`: Eq. 3 on the undirected graph."""
@@ -59,6 +60,7 @@ class GCN:
     ensemble: int = 1
     """Number of networks E, which differ in their initial weights."""
 
+    @torch_threads(1)
     def fit(
         self, graphs: GraphBatch, targets: Vector, weights: Vector, seed: int, start: PredictorWeights | None = None
     ) -> PredictorWeights:
@@ -91,6 +93,7 @@ class GCN:
         tensors = {name: tensor.detach().numpy().copy() for name, tensor in network.state_dict().items()}
         return PredictorWeights(tensors, tuple(losses))
 
+    @torch_threads(1)
     def embed(self, weights: PredictorWeights, graphs: GraphBatch) -> NDArray[np.float32]:
         chunks = []
         with torch.inference_mode():

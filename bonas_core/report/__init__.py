@@ -1,0 +1,9 @@
+"""Reports for people: the numbers of a search, its figures, and one self-contained HTML page with both.
+
+Importing this package does not import matplotlib; writing a report does.
+"""
+
+from bonas_core.report.analysis import Correlation, Summary, honest_correlation, summary
+from bonas_core.report.html import write_report
+
+__all__ = ["Correlation", "Summary", "honest_correlation", "summary", "write_report"]

@@ -2,23 +2,26 @@ import os
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from safetensors.torch import save_file
-from sklearn.datasets import load_digits
-from torch import Tensor
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
 
 from bonas_core.architecture import Architecture
 from bonas_core.errors import SettingsError, TrainingDivergedError
 from bonas_core.evaluators.base import EvaluationContext, Evaluator, Outcome
-from bonas_core.evaluators.datasets import Splits, digits, load
-from bonas_core.evaluators.training import CHECKPOINT, TrainingEvaluator
+from bonas_core.evaluators.datasets import digits
+from bonas_core.evaluators.training import CHECKPOINT, TrainingEvaluator, _restore
 from bonas_core.spaces.nasbench101 import NASBench101
 from bonas_core.spaces.nasbench201 import NASBench201
+
+Parts = tuple[dict[str, Tensor], dict[str, str]]
 
 SPACE = NASBench201()
 DIGITS = digits()
@@ -70,6 +73,11 @@ def epochs_run(trainer: TrainingEvaluator, folder: Path | None, seed: int = 7) -
     return epochs, trainer.evaluate(CELL, context)
 
 
+@cache
+def uninterrupted() -> tuple[list[int], Outcome]:
+    return epochs_run(evaluator(), None)
+
+
 def test_it_is_an_evaluator_that_says_what_it_measures() -> None:
     trainer = TrainingEvaluator(SPACE)
     assert isinstance(trainer, Evaluator)
@@ -111,12 +119,36 @@ def test_parameters_are_those_of_the_network_that_was_trained() -> None:
 
 
 def test_the_test_images_decide_nothing_but_the_metric_test() -> None:
-    images, labels = FEW.test
-    swapped = replace(FEW, test=(images, (labels + 1) % 10))
+    one_image_with_every_label = (FEW.test[0][:1].expand(10, -1, -1, -1), torch.arange(10))
     honest = evaluator().evaluate(CELL, EvaluationContext(seed=3))
-    other = evaluator(data=swapped).evaluate(CELL, EvaluationContext(seed=3))
-    assert other.metrics["test"] != honest.metrics["test"]
-    assert replace(other, metrics={**other.metrics, "test": honest.metrics["test"]}) == honest
+    other = evaluator(data=replace(FEW, test=one_image_with_every_label)).evaluate(CELL, EvaluationContext(seed=3))
+    assert other == replace(honest, metrics={**honest.metrics, "test": 10.0})
+
+
+def test_the_learning_rate_falls_to_zero_as_a_cosine_over_all_steps(monkeypatch: pytest.MonkeyPatch) -> None:
+    rates: list[float] = []
+
+    class Spy(torch.optim.SGD):
+        def step(self, closure: Any = None) -> Any:
+            rates.append(self.param_groups[0]["lr"])
+            return super().step(closure)
+
+    monkeypatch.setattr(torch.optim, "SGD", Spy)
+    evaluator(batch_size=45, learning_rate=0.3).evaluate(CELL, EvaluationContext(seed=3))
+    steps = 3 * 3  # epochs times batches of the 135 images
+    assert rates == pytest.approx([0.15 * (1 + np.cos(np.pi * step / steps)) for step in range(steps)])
+
+
+def test_an_image_is_scored_without_regard_to_those_beside_it() -> None:
+    images, labels = FEW.validation
+    half = len(labels) // 2
+
+    def loss(rows: slice) -> float:
+        data = replace(FEW, validation=(images[rows], labels[rows]))
+        outcome = evaluator(data=data, epochs=2).evaluate(CELL, EvaluationContext(seed=4))
+        return outcome.metrics["validation_loss"] * len(labels[rows]) / len(labels)
+
+    assert loss(slice(None, half)) + loss(slice(half, None)) == pytest.approx(loss(slice(None)), rel=1e-5)
 
 
 def test_the_same_seed_gives_the_same_outcome_whatever_the_global_generators_hold() -> None:
@@ -162,11 +194,11 @@ def test_a_training_killed_after_any_epoch_goes_on_as_if_nothing_had_happened(
 def test_a_training_killed_after_every_epoch_still_ends_as_an_uninterrupted_one(tmp_path: Path) -> None:
     for epoch in (1, 2, 3):
         killed(evaluator(), tmp_path, epoch)
-    assert epochs_run(evaluator(), tmp_path) == ([], epochs_run(evaluator(), None)[1])
+    assert epochs_run(evaluator(), tmp_path) == ([], uninterrupted()[1])
 
 
 def test_checkpoints_are_one_file_and_do_not_change_the_outcome(tmp_path: Path) -> None:
-    assert epochs_run(evaluator(), tmp_path) == epochs_run(evaluator(), None)
+    assert epochs_run(evaluator(), tmp_path) == uninterrupted()
     assert os.listdir(tmp_path) == [CHECKPOINT]
 
 
@@ -186,7 +218,7 @@ def test_the_checkpoint_of_another_training_is_ignored(
     tmp_path: Path, settings: dict[str, Any], cell: Architecture, seed: int
 ) -> None:
     killed(evaluator(**settings), tmp_path, 2, cell, seed)
-    assert epochs_run(evaluator(), tmp_path) == epochs_run(evaluator(), None)
+    assert epochs_run(evaluator(), tmp_path) == uninterrupted()
 
 
 @pytest.mark.parametrize("kept", [0, 4, 8, 500, -1])
@@ -204,11 +236,70 @@ def test_a_file_that_is_no_checkpoint_is_ignored(tmp_path: Path, content: bytes)
     assert epochs_run(evaluator(), tmp_path)[0] == [1, 2, 3]
 
 
-def test_tensors_that_do_not_fit_the_network_are_ignored(tmp_path: Path) -> None:
-    trainer = evaluator()
-    for metadata in (None, {"recipe": trainer.fingerprint, "architecture": CELL.key, "seed": "7", "epoch": "2"}):
-        save_file({"network.norm.weight": torch.ones(3)}, tmp_path / CHECKPOINT, metadata)
-        assert epochs_run(trainer, tmp_path)[0] == [1, 2, 3]
+def damaged(tensors: dict[str, Tensor], metadata: dict[str, str] | None, folder: Path) -> None:
+    save_file(tensors, folder / CHECKPOINT, metadata)
+    assert epochs_run(evaluator(), folder) == uninterrupted()
+
+
+@pytest.fixture(scope="module")
+def parts(tmp_path_factory: pytest.TempPathFactory) -> Parts:
+    """Tensors and metadata of a checkpoint after two epochs."""
+    folder = tmp_path_factory.mktemp("checkpoints")
+    killed(evaluator(), folder, 2)
+    with safe_open(folder / CHECKPOINT, framework="pt") as file:
+        return load_file(folder / CHECKPOINT), file.metadata()
+
+
+def test_a_checkpoint_written_back_unchanged_is_taken_up(tmp_path: Path, parts: Parts) -> None:
+    tensors, metadata = parts
+    save_file(tensors, tmp_path / CHECKPOINT, metadata)
+    assert epochs_run(evaluator(), tmp_path) == ([3], uninterrupted()[1])
+
+
+@pytest.mark.parametrize(
+    "name", ["recipe", "architecture", "seed", "epoch", "objective", "train_loss", "validation_loss", None]
+)
+def test_a_checkpoint_with_missing_metadata_is_ignored(tmp_path: Path, parts: Parts, name: str | None) -> None:
+    tensors, metadata = parts
+    damaged(tensors, None if name is None else {k: v for k, v in metadata.items() if k != name}, tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        *(("epoch", value) for value in ("", "two", "2.0", "0", "-1", "4", "9" * 5000)),
+        *(("objective", value) for value in ("", "good", "nan", "inf", "{}")),
+    ],
+    ids=lambda value: value[:6] or "empty",
+)
+def test_a_checkpoint_with_wrong_metadata_is_ignored(tmp_path: Path, parts: Parts, name: str, value: str) -> None:
+    tensors, metadata = parts
+    damaged(tensors, {**metadata, name: value}, tmp_path)
+
+
+@pytest.mark.parametrize("name", ["network.norm.weight", "momentum.norm.weight"])
+@pytest.mark.parametrize(
+    "tensor", [torch.ones(3), torch.ones(()), torch.ones(8, dtype=torch.float64)], ids=["shape", "scalar", "type"]
+)
+def test_a_checkpoint_whose_tensors_do_not_fit_the_network_is_ignored(
+    tmp_path: Path, parts: Parts, name: str, tensor: Tensor
+) -> None:
+    tensors, metadata = parts
+    assert tensors[name].shape == (8,)
+    damaged({**tensors, name: tensor}, metadata, tmp_path)
+
+
+def test_a_checkpoint_with_a_tensor_too_few_or_too_many_is_ignored(tmp_path: Path, parts: Parts) -> None:
+    tensors, metadata = parts
+    damaged({**tensors, "momentum.stranger": torch.ones(1)}, metadata, tmp_path)
+    damaged({k: v for k, v in tensors.items() if k != "network.norm.bias"}, metadata, tmp_path)
+
+
+def test_a_folder_in_the_place_of_the_checkpoint_counts_as_none(tmp_path: Path) -> None:
+    network = nn.Linear(1, 1)
+    (tmp_path / CHECKPOINT).mkdir()
+    optimiser = torch.optim.SGD(network.parameters())
+    assert _restore(tmp_path / CHECKPOINT, {}, 3, network, optimiser) == (0, {})
 
 
 def test_a_training_that_leaves_the_range_of_numbers_has_diverged(tmp_path: Path) -> None:
@@ -247,16 +338,41 @@ def test_the_fingerprint_changes_with_data_and_recipe(change: dict[str, Any]) ->
     assert evaluator(**change).fingerprint != evaluator().fingerprint
 
 
-def test_a_network_of_ones_own_is_named_as_module_and_object() -> None:
-    own = evaluator(network={"channels": 2, "kind": "bonas_core.networks.nasbench201:NASBench201Network"})
-    assert own.evaluate(CELL, EvaluationContext(seed=2)) == evaluator().evaluate(CELL, EvaluationContext(seed=2))
+class OwnNetwork(nn.Module):
+    """Logits from the mean pixel through one weight that is used twice, under two names."""
+
+    def __init__(
+        self,
+        architecture: Architecture,
+        *,
+        generator: torch.Generator,
+        in_channels: int,
+        classes: int,
+        channels: int,
+        cells: int,
+        scale: float = 1.0,
+    ) -> None:
+        super().__init__()
+        self.first = nn.Parameter(scale * torch.rand(classes, generator=generator))
+        self.second = self.first
+
+    def forward(self, images: Tensor) -> Tensor:
+        return images.mean(dim=(1, 2, 3))[:, None] * self.first + self.second
+
+
+def test_a_network_of_ones_own_is_named_as_module_and_object(tmp_path: Path) -> None:
+    own = evaluator(network={"kind": f"{__name__}:OwnNetwork", "scale": 0.5})
+    _, outcome = epochs_run(own, None)
+    assert outcome.params == 10
+    killed(own, tmp_path, 2)
+    assert epochs_run(own, tmp_path) == ([3], outcome)
 
 
 @pytest.mark.parametrize(
     ("network", "message"),
     [
-        ({"kind": "resnet"}, r"network\.kind `resnet` is unknown; use one of nasbench201, or module:object"),
-        ({"kind": "no_such_module:Network"}, r"network\.kind `no_such_module:Network` cannot be loaded"),
+        ({"kind": "resnet"}, r"network `resnet` is unknown; use one of nasbench201, or module:object"),
+        ({"kind": "no_such_module:Network"}, r"network `no_such_module:Network` cannot be loaded"),
         ({"kind": "torch.nn:NoSuchNetwork"}, r"`torch.nn:NoSuchNetwork` cannot be loaded .*NoSuchNetwork"),
         ({"width": 3}, r"network `nasbench201`: .*'width'; check the settings under evaluator\.network"),
     ],
@@ -267,75 +383,7 @@ def test_networks_that_cannot_be_made_are_refused_before_any_training(network: d
 
 
 def test_a_space_without_a_network_asks_for_one() -> None:
-    with pytest.raises(SettingsError, match=r"network\.kind `nasbench101` is unknown"):
+    with pytest.raises(
+        SettingsError, match=r"network `nasbench101` is unknown; use one of nasbench201, or module:object"
+    ):
         TrainingEvaluator(NASBench101(), data=FEW)
-
-
-def test_the_splits_of_the_digits_hold_every_image_once() -> None:
-    pixels, labels = load_digits(return_X_y=True)
-    parts = (DIGITS.train, DIGITS.validation, DIGITS.test)
-    images = torch.cat([part[0] for part in parts]).numpy().reshape(-1, 64)
-    scale = (pixels.max() - pixels.min()) / (images.max() - images.min())
-    raw = np.rint((images - images.min()) * scale).astype(int)
-    found = np.column_stack([raw, torch.cat([part[1] for part in parts]).numpy()])
-    assert sorted(map(tuple, found)) == sorted(map(tuple, np.column_stack([pixels.astype(int), labels])))
-
-
-@pytest.mark.parametrize(("part", "share"), [("train", 0.6), ("validation", 0.2), ("test", 0.2)])
-def test_every_class_is_split_by_the_same_shares(part: str, share: float) -> None:
-    images, labels = getattr(DIGITS, part)
-    everything = np.bincount(load_digits().target)
-    assert np.abs(torch.bincount(labels).numpy() - share * everything).max() < 1
-    assert images.shape == (len(labels), 1, 8, 8)
-
-
-def test_pixels_are_standardised_by_the_training_images() -> None:
-    images = DIGITS.train[0].double()
-    assert images.mean().item() == pytest.approx(0, abs=1e-6)
-    assert images.std(correction=0).item() == pytest.approx(1, abs=1e-6)
-    assert DIGITS.validation[0].min() == DIGITS.train[0].min()
-
-
-def test_the_fingerprint_of_the_digits_is_the_documented_one() -> None:
-    documented = (Path(__file__).parents[3] / "data/digits/README.md").read_text()
-    assert f"`{load('digits').fingerprint}`" in documented
-
-
-def test_the_fingerprint_of_data_changes_with_any_array() -> None:
-    images, labels = FEW.test
-    assert replace(FEW, test=(images, labels.flip(0))).fingerprint != FEW.fingerprint
-    assert replace(FEW, classes=11).fingerprint != FEW.fingerprint
-
-
-def test_data_of_ones_own_are_named_as_module_and_function() -> None:
-    assert load("bonas_core.evaluators.datasets:digits").fingerprint == DIGITS.fingerprint
-
-
-@pytest.mark.parametrize(
-    ("name", "message"),
-    [
-        ("cifar10", "data `cifar10` is unknown; use one of digits, or module:object"),
-        ("no_such_module:f", "data `no_such_module:f` cannot be loaded .*check module and object"),
-        ("builtins:dict", r"data `builtins:dict` returns dict; return bonas_core\.evaluators\.datasets\.Splits"),
-    ],
-)
-def test_data_that_cannot_be_found_are_refused_with_the_remedy(name: str, message: str) -> None:
-    with pytest.raises(SettingsError, match=message):
-        load(name)
-
-
-@pytest.mark.parametrize(
-    ("images", "labels", "message"),
-    [
-        (torch.zeros(4, 1, 8, 8, dtype=torch.float64), torch.zeros(4, dtype=torch.int64), "make them float32"),
-        (torch.zeros(4, 64), torch.zeros(4, dtype=torch.int64), "make them float32"),
-        (torch.zeros(0, 1, 8, 8), torch.zeros(0, dtype=torch.int64), "with n > 0"),
-        (torch.zeros(4, 1, 9, 9), torch.zeros(4, dtype=torch.int64), "give all the same shape"),
-        (torch.zeros(4, 1, 8, 8), torch.zeros(3, dtype=torch.int64), "one per image"),
-        (torch.zeros(4, 1, 8, 8), torch.zeros(4), "must be int64"),
-        (torch.zeros(4, 1, 8, 8), torch.full((4,), 10), "from 0 to 9"),
-    ],
-)
-def test_splits_of_the_wrong_form_are_refused(images: Tensor, labels: Tensor, message: str) -> None:
-    with pytest.raises(SettingsError, match=message):
-        Splits("mine", 10, FEW.train, (images, labels), FEW.test)

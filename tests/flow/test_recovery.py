@@ -1,0 +1,115 @@
+"""Real kills of real processes: nothing finished is lost, nothing is done twice, the history comes out the same."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from bonas_core.history import TrialHistory
+from bonas_core.trials import TIME_COLUMNS
+
+pytestmark = pytest.mark.flow
+
+SETTINGS = {
+    "space": "nasbench201",
+    "evaluator": {"kind": "training", "data": "digits", "epochs": 4, "network": {"channels": 2, "cells": 1}},
+    "method": {"initial": 3, "retrain_every": 2},
+    "predictor": {"epochs": 5, "width": 4, "layers": 2},
+    "budget": {"trials": 7},
+}
+
+
+def bonas(*arguments: str | Path) -> list[str]:
+    return [sys.executable, "-m", "flows.cli", *map(str, arguments)]
+
+
+def settings_file(folder: Path) -> Path:
+    path = folder / "tiny.yaml"
+    path.write_text(yaml.safe_dump(SETTINGS))
+    return path
+
+
+def rows(location: Path) -> list[dict[str, Any]]:
+    frame = TrialHistory(location).to_pandas().drop(columns=list(TIME_COLUMNS))
+    return frame.astype(object).where(frame.notna(), None).to_dict("records")
+
+
+def kill_in_training(command: list[str], checkpoints: Path, trial: int) -> None:
+    """Runs a search and kills it once the trial has a checkpoint, that is, in the middle of its training."""
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    wanted = checkpoints / str(trial) / "training.safetensors"
+    while not wanted.exists():  # it appears, or the process ends and the assertion below says so
+        if process.poll() is not None:
+            break
+    process.send_signal(signal.SIGKILL)
+    assert process.wait() == -signal.SIGKILL, "the search ended before it could be killed"
+
+
+def test_a_search_killed_in_a_training_ends_as_if_it_had_run_through(tmp_path: Path) -> None:
+    path, store = settings_file(tmp_path), tmp_path / "store"
+    whole = subprocess.run(bonas("search", path, "--store", store, "--id", "whole"), capture_output=True, text=True)
+    assert whole.returncode == 0, whole.stderr
+    for trial in (1, 5):
+        kill_in_training(
+            bonas("search", path, "--store", store, "--id", "killed"), store / "killed" / "checkpoints", trial
+        )
+    shown = subprocess.run(bonas("show", "killed", "--store", store, "--json"), capture_output=True, text=True)
+    assert json.loads(shown.stdout)["state"] == "interrupted"
+    resumed = subprocess.run(bonas("resume", "killed", "--store", store, "--json"), capture_output=True, text=True)
+    assert resumed.returncode == 0, resumed.stderr
+    shown_after = json.loads(resumed.stdout)
+    assert shown_after["state"] == "finished"
+    assert shown_after["evaluations"] == shown_after["distinct"] == SETTINGS["budget"]["trials"]  # type: ignore[index]
+    assert rows(store / "killed" / "trials") == rows(store / "whole" / "trials")
+    assert not list((store / "killed" / "checkpoints").iterdir())
+
+
+def test_an_interrupted_search_says_how_to_go_on(tmp_path: Path) -> None:
+    path, store = settings_file(tmp_path), tmp_path / "store"
+    process = subprocess.Popen(
+        bonas("search", path, "--store", store, "--id", "stopped"),
+        stderr=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
+        text=True,
+    )
+    wanted = store / "stopped" / "checkpoints" / "2"
+    while not wanted.exists() and process.poll() is None:
+        pass
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate()
+    assert process.returncode == 130
+    assert f"go on with: bonas resume stopped --store {store}" in errors
+    assert "Traceback" not in errors
+    shown = subprocess.run(bonas("show", "stopped", "--store", store, "--json"), capture_output=True, text=True)
+    assert json.loads(shown.stdout)["state"] == "paused"
+
+
+def test_a_search_that_is_running_cannot_be_started_again(tmp_path: Path) -> None:
+    path, store = settings_file(tmp_path), tmp_path / "store"
+    first = subprocess.Popen(
+        bonas("search", path, "--store", store, "--id", "busy"), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
+    try:
+        while not (store / "busy" / "checkpoints").exists() and first.poll() is None:
+            pass
+        second = subprocess.run(bonas("search", path, "--store", store, "--id", "busy"), capture_output=True, text=True)
+        assert second.returncode == 2
+        assert f"process {first.pid}" in second.stderr
+        assert len(second.stderr.strip().splitlines()) == 1
+        shown = subprocess.run(bonas("show", "busy", "--store", store, "--json"), capture_output=True, text=True)
+        assert json.loads(shown.stdout)["state"] == "running"
+    finally:
+        first.kill()
+        first.wait()
+
+
+def test_the_environment_of_children_is_the_test_server() -> None:
+    assert os.environ["PREFECT_API_URL"].startswith("http://127.0.0.1:")

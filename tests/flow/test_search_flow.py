@@ -1,0 +1,196 @@
+"""The search flow against the plain driver, under real Prefect and MLflow."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from bonas_core.build import build
+from bonas_core.history import TrialHistory
+from bonas_core.search import run
+from bonas_core.settings import Settings, parse_settings
+from bonas_core.trials import TIME_COLUMNS, TrialState
+
+pytestmark = pytest.mark.flow
+
+TOY = "bonas_core.testing:ToyEvaluator"
+QUICK = {"epochs": 5, "width": 8, "layers": 2}
+METHODS: dict[str, dict[str, Any]] = {
+    "best": {"method": {"initial": 5, "retrain_every": 4}, "predictor": QUICK},
+    "paper": {"method": {"recipe": "paper", "initial": 5, "retrain_every": 4, "pool": 50}, "predictor": QUICK},
+    "batches": {"method": {"initial": 5, "retrain_every": 4, "batch": 3}, "predictor": QUICK},
+    "random": {"method": {"name": "random"}},
+    "evolution": {"method": {"name": "regularised-evolution", "population": 5}},
+    "failures": {
+        "evaluator": {"kind": TOY, "fail_every": 5, "diverge_every": 3},
+        "method": {"initial": 8, "retrain_every": 4},
+        "predictor": QUICK,
+        "dispatch": {"retries": 1},
+    },
+}
+
+
+def settings_for(store: Path, trials: int = 14, **parts: Any) -> Settings:
+    tree = {"evaluator": {"kind": TOY}, "budget": {"trials": trials}, "store": str(store), **parts}
+    return parse_settings(tree, "test")
+
+
+def comparable(history: TrialHistory) -> list[dict[str, Any]]:
+    rows = history.to_pandas().drop(columns=list(TIME_COLUMNS))
+    return rows.astype(object).where(rows.notna(), None).to_dict("records")
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_the_flow_makes_the_trials_of_the_plain_driver(method: str, store: Path, tmp_path: Path) -> None:
+    from flows.search import search
+
+    settings = settings_for(store, **METHODS[method])
+    result = search(settings, search_id="flow")
+    plain = TrialHistory(tmp_path / "plain")
+    run(build(settings), plain)
+    assert result["state"] == "finished"
+    assert comparable(TrialHistory(store / "flow" / "trials")) == comparable(plain)
+    if method == "failures":
+        states = {trial.state for trial in plain.trials()}
+        assert {TrialState.FAILED, TrialState.DIVERGED, TrialState.DONE} == states
+
+
+def test_threads_make_the_trials_of_one_slot(store: Path) -> None:
+    from flows.search import search
+
+    method = METHODS["batches"]
+    search(settings_for(store, **method), search_id="one")
+    search(settings_for(store, **method, dispatch={"backend": "thread", "slots": 3}), search_id="three")
+    assert comparable(TrialHistory(store / "one" / "trials")) == comparable(TrialHistory(store / "three" / "trials"))
+
+
+def test_mlflow_holds_the_search_its_predictors_and_a_champion(store: Path) -> None:
+    from flows.search import search
+    from tasks.tracking import CHAMPION, connect
+
+    settings = settings_for(store, trials=21, **{**METHODS["best"], "tracking": {"experiment": "tracked"}})
+    search(settings, search_id="tracked")
+    client = connect(None)
+    experiment = client.get_experiment_by_name("tracked")
+    assert experiment is not None
+    runs = client.search_runs([experiment.experiment_id])
+    parents = [found for found in runs if found.data.tags.get("bonas.kind") == "search"]
+    nested = [found for found in runs if "mlflow.parentRunId" in found.data.tags]
+    assert len(parents) == 1
+    assert parents[0].info.status == "FINISHED"
+    assert parents[0].data.params["method.retrain_every"] == "4"
+    curve = client.get_metric_history(parents[0].info.run_id, "best_objective")
+    assert [point.step for point in curve] == list(range(21))
+    assert all(a.value <= b.value for a, b in zip(curve, curve[1:], strict=False))
+    trained_on = sorted(found.data.metrics["trained_on"] for found in nested)
+    assert trained_on == [5, 9, 13, 17]
+    for found in nested:
+        assert found.data.tags["mlflow.parentRunId"] == parents[0].info.run_id
+        assert len(client.get_metric_history(found.info.run_id, "loss")) == QUICK["epochs"]
+        assert {"alpha", "beta", "log_evidence"} <= found.data.metrics.keys()
+        versions = client.search_model_versions(f"run_id = '{found.info.run_id}'")
+        assert [version.name for version in versions] == ["bonas-nasbench201"]
+    assert client.get_model_version_by_alias("bonas-nasbench201", CHAMPION)
+
+
+def test_the_champion_moves_only_to_a_better_honest_score(store: Path) -> None:
+    from bonas_core.model import read_model
+    from flows.search import search
+    from tasks.tracking import CHAMPION, HonestScore, Tracker, connect, registered_name
+    from tasks.workspace import search_folder
+
+    settings = settings_for(store, trials=14, **METHODS["best"])
+    search(settings, search_id="scored")
+    client = connect(None)
+    folder = search_folder("scored", str(store))
+    tracker = Tracker(client, settings, "another", "a-name-of-its-own", "toy-space")
+    paths = sorted(folder.predictors.glob("*/*.safetensors"))
+    models = [read_model(path) for path in paths]
+    for path, model in zip(paths, models, strict=True):
+        tracker.publish_predictor(path, model)
+
+    def champion() -> str:
+        return str(client.get_model_version_by_alias(registered_name("toy-space"), CHAMPION).tags["bonas.predictor"])
+
+    first, second, third = (model.fitted.version for model in models)
+    assert champion() == first
+    assert tracker.score_predictor(second, HonestScore(0.5, 10))
+    assert champion() == second
+    assert not tracker.score_predictor(third, HonestScore(0.4, 10))
+    assert not tracker.score_predictor(first, HonestScore(0.6, 5))  # higher, but of so few trials that it may be luck
+    assert champion() == second
+    assert tracker.score_predictor(third, HonestScore(0.7, 10))
+    assert champion() == third
+
+
+def test_going_on_publishes_nothing_twice(store: Path) -> None:
+    from flows.search import search
+    from tasks.tracking import connect
+
+    parts = {**METHODS["best"], "tracking": {"experiment": "twice"}}
+    search(settings_for(store, trials=10, **parts), search_id="twice")
+    search(settings_for(store, trials=14, **parts), search_id="twice")
+    client = connect(None)
+    experiment = client.get_experiment_by_name("twice")
+    assert experiment is not None
+    runs = client.search_runs([experiment.experiment_id])
+    assert sorted(found.data.metrics.get("trained_on", 0) for found in runs) == [0, 5, 9, 13]
+    parent = next(found for found in runs if found.data.tags.get("bonas.kind") == "search")
+    steps = [point.step for point in client.get_metric_history(parent.info.run_id, "objective")]
+    assert steps == list(range(14))
+
+
+def test_a_search_goes_on_without_its_tracking_server_and_publishes_later(
+    store: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from flows.display import displayed
+    from flows.search import search
+    from tasks.tracking import connect
+    from tasks.workspace import default_tracking_uri
+
+    absent = {"uri": "http://127.0.0.1:9", "experiment": "late"}
+    with displayed():
+        result = search(settings_for(store, trials=8, **METHODS["best"], tracking=absent), search_id="late")
+    assert result["state"] == "finished"
+    assert capsys.readouterr().err.count("warning: MLflow") == 1
+    import json
+
+    manifest = store / "late" / "search.json"
+    stored = json.loads(manifest.read_text())
+    stored["settings"]["tracking"]["uri"] = default_tracking_uri()
+    manifest.write_text(json.dumps(stored))
+    present = {"uri": default_tracking_uri(), "experiment": "late"}
+    search(settings_for(store, trials=8, **METHODS["best"], tracking=present), search_id="late")
+    client = connect(None)
+    experiment = client.get_experiment_by_name("late")
+    assert experiment is not None
+    assert len(client.search_runs([experiment.experiment_id])) == 2  # the search and its one predictor
+
+
+def test_artifacts_show_progress_leaderboard_and_summary(store: Path) -> None:
+    from flows.search import search
+    from prefect.artifacts import Artifact
+
+    search(settings_for(store, trials=8, **METHODS["random"]), search_id="Shown_1")
+    progress = Artifact.get("progress-shown-1")
+    assert progress is not None
+    assert progress.data == 100
+    leaders = Artifact.get("leaderboard-shown-1")
+    assert leaders is not None
+    assert '"rank": 1' in str(leaders.data)
+    assert Artifact.get("summary-shown-1") is not None
+    assert (store / "Shown_1" / "report" / "report.html").stat().st_size > 1000
+
+
+def test_runs_have_names_that_a_person_understands(store: Path) -> None:
+    from flows.search import search
+    from prefect.client.orchestration import get_client
+    from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterName
+
+    search(settings_for(store, trials=7, **METHODS["best"]), search_id="named")
+    with get_client(sync_client=True) as client:
+        names = FlowRunFilter(name=FlowRunFilterName(like_="named"))
+        found = {flow_run.name for flow_run in client.read_flow_runs(flow_run_filter=names)}
+    assert {"named", "named · round 0", "named · round 1", "named · round 2"} <= found

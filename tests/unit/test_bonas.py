@@ -1,0 +1,284 @@
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from bonas_core.baselines import RandomSearch
+from bonas_core.bonas import Bonas
+from bonas_core.predictors.gcn import GCN
+from bonas_core.samplers import EvolutionSampler, ExhaustiveSampler, RandomSampler, Sampler
+from bonas_core.search import run
+from bonas_core.spaces.base import Genotypes, SearchSpace
+from bonas_core.spaces.nasbench201 import NASBench201
+from bonas_core.spaces.pool import PoolSpace
+from bonas_core.strategy import Proposal, Strategy, initial_design
+from bonas_core.testing import toy_problem
+from bonas_core.trials import Trials
+
+SPACE = NASBench201()
+QUICK = GCN(layers=2, width=8, epochs=8, learning_rate=1e-2, initialisation="he")
+
+
+def strategy(space: SearchSpace = SPACE, sampler: Sampler | None = None, **options) -> Bonas:
+    options = {"pool": 60, "initial": 6, "retrain_every": 4, **options}
+    return Bonas(space, QUICK, sampler or RandomSampler(), **options)
+
+
+def worth(genotypes: Genotypes) -> np.ndarray:
+    return (genotypes == 3).mean(axis=1) * 0.8 + (genotypes[:, 5] == 2) * 0.1
+
+
+def trials_of(genotypes: Genotypes, scores: np.ndarray | None = None) -> Trials:
+    n = len(genotypes)
+    scores = worth(genotypes) if scores is None else scores
+    return Trials(genotypes, SPACE.keys(genotypes), scores.copy(), np.ones(n, dtype=bool), np.zeros(n, dtype=bool))
+
+
+def some_trials(count: int) -> Trials:
+    return trials_of(initial_design(SPACE, count, 0))
+
+
+def in_flight(trials: Trials, rows: list[int]) -> Trials:
+    scores, finished = trials.scores.copy(), trials.finished.copy()
+    scores[rows], finished[rows] = np.nan, False
+    return replace(trials, scores=scores, finished=finished)
+
+
+def figures(proposals: list[Proposal]) -> list[tuple]:
+    return [
+        (*p.genotype.tolist(), p.sampler, p.acquisition, p.predicted_mean, p.predicted_std, p.predictor_version)
+        for p in proposals
+    ]
+
+
+def test_it_is_a_strategy():
+    assert isinstance(strategy(), Strategy)
+
+
+@pytest.mark.parametrize("sampler", [RandomSampler(), EvolutionSampler(), ExhaustiveSampler()], ids=lambda s: s.name)
+def test_proposals_depend_on_trials_and_seed_alone(sampler: Sampler):
+    space = PoolSpace(SPACE, SPACE.enumerate()[::50])
+    trials = trials_of(initial_design(space, 13, 0))
+    fresh = figures(strategy(space, sampler).propose(trials, 2, 3))
+    used = strategy(space, sampler)
+    used.propose(trials_of(initial_design(space, 30, 0)), 2, 3)
+    used.propose(trials, 1, 4)
+    assert figures(used.propose(trials, 2, 3)) == fresh
+    assert figures(used.propose(trials, 2, 4)) != fresh
+
+
+def test_proposing_leaves_the_trials_alone():
+    trials = in_flight(some_trials(13), [12])
+    before = [column.copy() for column in trials.columns()]
+    strategy().propose(trials, 3, 0)
+    for column, old in zip(trials.columns(), before, strict=True):
+        np.testing.assert_array_equal(column, old)
+
+
+@pytest.mark.parametrize("count", [1, 10, 100])
+def test_an_initial_design_is_a_prefix_of_longer_ones(count: int):
+    longer = initial_design(SPACE, 300, 5)
+    np.testing.assert_array_equal(initial_design(SPACE, count, 5), longer[:count])
+    assert len(np.unique(SPACE.keys(longer))) == 300
+    assert (initial_design(SPACE, count, 6) != longer[:count]).any()
+
+
+def test_an_initial_design_has_no_more_cells_than_the_space():
+    space = PoolSpace(SPACE, SPACE.enumerate()[:7])
+    assert len(initial_design(space, 10, 0)) == 7
+
+
+def test_the_search_starts_with_the_initial_design_however_it_is_asked_for():
+    design = initial_design(SPACE, 6, 0)
+    at_once = [p.genotype for p in strategy().propose(some_trials(0), 6, 0)]
+    np.testing.assert_array_equal(at_once, design)
+    for n in range(6):
+        proposal = strategy().propose(trials_of(design[:n]), 1, 0)[0]
+        np.testing.assert_array_equal(proposal.genotype, design[n])
+        assert (proposal.sampler, proposal.acquisition, proposal.predictor_version) == ("initial", None, None)
+
+
+def test_random_trials_go_on_until_two_have_a_score():
+    design = initial_design(SPACE, 12, 0)
+    scores = np.full(6, np.nan)
+    assert strategy().propose(trials_of(design[:6], scores), 1, 0)[0].sampler == "initial"
+    np.testing.assert_array_equal(strategy().propose(trials_of(design[:6], scores), 1, 0)[0].genotype, design[6])
+    scores[[1, 4]] = 0.3, 0.4
+    assert strategy().propose(trials_of(design[:6], scores), 1, 0)[0].sampler == "random"
+
+
+def test_the_predictor_is_retrained_every_few_trials_and_not_in_between():
+    bonas = strategy(initial=6, retrain_every=4)
+    everything = some_trials(20)
+    versions = {n: bonas.fit_predictor(everything.first(n), 0).version for n in range(6, 20)}
+    assert [bonas.training_size(everything.first(n)) for n in range(6, 20)] == [6] * 4 + [10] * 4 + [14] * 4 + [18] * 2
+    groups = [{versions[n] for n in range(begin, min(begin + 4, 20))} for begin in (6, 10, 14, 18)]
+    assert all(len(group) == 1 for group in groups)
+    assert len(set.union(*groups)) == 4
+
+
+def test_a_version_stands_for_settings_seed_and_the_trials_seen():
+    trials = some_trials(12)
+    version = strategy(digest="a").predictor_version(trials, 0)
+    assert strategy(digest="a").predictor_version(trials, 0) == version
+    assert strategy(digest="b").predictor_version(trials, 0) != version
+    assert strategy(digest="a").predictor_version(trials, 1) != version
+    for row, same in ((3, False), (11, True)):  # ten were seen by the predictor
+        scores = trials.scores.copy()
+        scores[row] += 0.01
+        assert (strategy(digest="a").predictor_version(replace(trials, scores=scores), 0) == version) is same
+
+
+def test_fitting_again_gives_the_same_weights():
+    trials = some_trials(12)
+    a, b = strategy().fit_predictor(trials, 0), strategy().fit_predictor(trials, 0)
+    for name, tensor in a.weights.tensors.items():
+        np.testing.assert_array_equal(tensor, b.weights.tensors[name])
+    assert a.trained_on == 10
+
+
+def test_a_predictor_that_is_remembered_is_not_trained_again(monkeypatch):
+    trials = some_trials(12)
+    fitted = strategy().fit_predictor(trials, 0)
+    later = strategy()
+    later.remember(fitted)
+    monkeypatch.setattr(later, "_train", lambda *_: pytest.fail("it was trained again"))
+    assert later.has(fitted.version)
+    assert later.fit_predictor(trials, 0) is fitted
+    assert figures(later.propose(trials, 1, 0)) == figures(strategy().propose(trials, 1, 0))
+
+
+def test_the_candidate_of_largest_expected_improvement_is_picked():
+    trials = some_trials(12)
+    bonas = strategy()
+    pool = bonas.sample_pool(trials, 0)
+    fitted = bonas.fit_predictor(trials, 0)
+    features, candidates = bonas.embed(trials, pool, fitted)
+    values = bonas.score(bonas.fit_surrogate(trials, features), candidates)
+    proposal = bonas.propose(trials, 1, 0)[0]
+    assert proposal.acquisition == values.max()
+    assert proposal.genotype.tolist() in pool.genotypes[values == values.max()].tolist()
+    assert proposal.incumbent == trials.scores.max()
+    assert proposal.predictor_version == fitted.version
+    assert proposal.sampler == "random"
+
+
+def test_closed_rows_of_a_pool_are_never_picked():
+    space = PoolSpace(SPACE, SPACE.enumerate()[::400])
+    trials = trials_of(space.enumerate()[:30])
+    proposals = strategy(space, ExhaustiveSampler()).propose(trials, 5, 0)
+    assert len(proposals) == 5
+    assert not np.isin(SPACE.keys(np.stack([p.genotype for p in proposals])), trials.keys).any()
+
+
+def test_ties_are_broken_at_random():
+    trials = some_trials(12)
+    bonas = strategy()
+    pool, fitted = bonas.sample_pool(trials, 0), bonas.fit_predictor(trials, 0)
+    features, candidates = bonas.embed(trials, pool, fitted)
+    same = np.repeat(candidates[:1], len(candidates), axis=0)
+    picks = {bonas.select(trials, pool, fitted, features, same, 1, seed)[0].genotype.tobytes() for seed in range(20)}
+    assert len(picks) > 10
+
+
+@pytest.mark.parametrize("sampler", [RandomSampler(), EvolutionSampler()], ids=lambda s: s.name)
+def test_picks_of_a_batch_are_distinct_and_new(sampler: Sampler):
+    trials = some_trials(12)
+    proposals = strategy(sampler=sampler).propose(trials, 15, 0)
+    keys = SPACE.keys(np.stack([p.genotype for p in proposals]))
+    assert len(np.unique(keys)) == 15
+    assert not np.isin(keys, trials.keys).any()
+
+
+def test_the_first_pick_of_a_batch_is_the_pick_of_a_batch_of_one():
+    trials = some_trials(12)
+    assert figures(strategy().propose(trials, 5, 0))[0] == figures(strategy().propose(trials, 1, 0))[0]
+
+
+def test_trials_in_flight_count_as_their_predicted_mean():
+    trials = in_flight(some_trials(13), [12])
+    bonas = strategy()
+    pool, fitted = bonas.sample_pool(trials, 0), bonas.fit_predictor(trials, 0)
+    features, candidates = bonas.embed(trials, pool, fitted)
+    believed = bonas.fit_surrogate(trials, features).predict_scores(features[12:])[0]
+    scores = trials.scores.copy()
+    scores[12] = believed[0]
+    as_if = replace(trials, scores=scores)
+    values = bonas.score(bonas.fit_surrogate(as_if, features), candidates)
+    assert bonas.select(trials, pool, fitted, features, candidates, 1, 0)[0].acquisition == pytest.approx(values.max())
+
+
+def test_trials_in_flight_are_not_proposed_again():
+    trials = in_flight(some_trials(13), [9, 11, 12])
+    proposals = strategy(sampler=EvolutionSampler()).propose(trials, 10, 0)
+    assert not np.isin(SPACE.keys(np.stack([p.genotype for p in proposals])), trials.keys).any()
+
+
+def test_failed_trials_are_never_proposed_again():
+    space = PoolSpace(SPACE, SPACE.enumerate()[::1000])  # 16 cells
+    trials = trials_of(space.enumerate()[:10])
+    scores = trials.scores.copy()
+    scores[[2, 7]] = np.nan
+    for sampler in (RandomSampler(), EvolutionSampler(), ExhaustiveSampler()):
+        proposals = strategy(space, sampler).propose(replace(trials, scores=scores), 20, 0)
+        expected = sorted(space.keys(space.enumerate()[10:]).tolist())
+        assert sorted(space.keys(np.stack([p.genotype for p in proposals])).tolist()) == expected
+
+
+def test_a_diverged_trial_is_learnt_as_the_worst():
+    trials = some_trials(12)
+    scores, diverged = trials.scores.copy(), trials.diverged.copy()
+    scores[8], diverged[8] = np.nan, True
+    worst = trials.scores.copy()
+    worst[8] = np.nanmin(scores)
+    a = strategy().propose(replace(trials, scores=scores, diverged=diverged), 1, 0)
+    b = strategy().propose(replace(trials, scores=worst), 1, 0)
+    assert figures(a)[0][:-1] == figures(b)[0][:-1]
+
+
+@pytest.mark.parametrize("sampler", [RandomSampler(), EvolutionSampler(), ExhaustiveSampler()], ids=lambda s: s.name)
+def test_a_space_that_is_used_up_ends_the_search(sampler: Sampler):
+    space = PoolSpace(SPACE, SPACE.enumerate()[::1000])
+    assert strategy(space, sampler).propose(trials_of(space.enumerate()), 3, 0) == []
+
+
+@pytest.mark.parametrize("targets", ["rank", "standardise", "logit"])
+@pytest.mark.parametrize("intercept", ["centre", "constant"])
+def test_predictions_are_scores_with_positive_deviations(targets: str, intercept: str):
+    trials = some_trials(40)
+    proposal = strategy(targets=targets, intercept=intercept).propose(trials, 1, 0)[0]
+    assert -0.5 < proposal.predicted_mean < 1.5
+    assert 0 < proposal.predicted_std < 1
+
+
+def test_scores_that_are_no_fractions_weigh_by_their_own_range():
+    scores = -100 + 50 * some_trials(12).scores  # as negated perplexities
+    trials = trials_of(some_trials(12).genotypes, scores)
+    versions = {}
+    for fractions in (True, False):
+        versions[fractions] = strategy(loss="linear", fractions=fractions).fit_predictor(trials, 0).weights
+    assert versions[True].losses[-1] == 0  # every weight is zero: nothing is learnt
+    assert versions[False].losses[-1] > 0
+
+
+def test_equal_scores_do_no_harm():
+    trials = trials_of(some_trials(12).genotypes, np.full(12, 0.1))
+    for targets in ("rank", "standardise", "logit"):
+        proposal = strategy(targets=targets).propose(trials, 1, 0)[0]
+        assert np.isfinite(proposal.acquisition)
+        assert proposal.predicted_mean == pytest.approx(0.1, abs=1e-6)
+
+
+@pytest.mark.parametrize("recipe", ["best", "paper"])
+def test_both_recipes_beat_random_search_in_few_trials(recipe: str):
+    found, random = [], []
+    for seed in range(3):
+        method = {"recipe": recipe, "sampler": "evolution", "pool": 200}
+        found.append(run(toy_problem(30, seed, method=method)).best.objective)
+        random.append(run(toy_problem(30, seed, method={"name": "random"})).best.objective)
+    assert np.mean(found) > np.mean(random) + 0.05
+    assert min(found) > np.mean(random)
+
+
+def test_random_search_is_what_it_is_compared_with():
+    assert isinstance(toy_problem(method={"name": "random"}).strategy, RandomSearch)

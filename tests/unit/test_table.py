@@ -1,0 +1,207 @@
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from bonas_core.errors import TableError
+from bonas_core.evaluators.base import ClosedEvaluator, EvaluationContext
+from bonas_core.evaluators.table import TableEvaluator
+from bonas_core.spaces.nasbench201 import NASBench201
+from bonas_core.spaces.pool import PoolSpace
+
+SPACE = NASBench201()
+CONTEXT = EvaluationContext(seed=0)
+
+
+def frame(rows: int = 5, **columns: object) -> pd.DataFrame:
+    texts = SPACE.format(SPACE.enumerate()[100 : 100 + rows])
+    return pd.DataFrame({"architecture": texts, "val": np.linspace(60.0, 90.0, rows), **columns})
+
+
+def written(table: pd.DataFrame, path: Path) -> str:
+    if path.suffix == ".csv":
+        table.to_csv(path, index=False)
+    else:
+        table.to_parquet(path, index=False)
+    return str(path)
+
+
+@pytest.fixture(params=["table.csv", "table.parquet", "table.PQ"])
+def path(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
+    return tmp_path / request.param
+
+
+def evaluate(evaluator: TableEvaluator, row: int):
+    return evaluator.evaluate(SPACE.architecture(SPACE.enumerate()[100 + row]), CONTEXT)
+
+
+def test_architectures_are_looked_up(path: Path):
+    evaluator = TableEvaluator(SPACE, written(frame(test=[50.0, 51, 52, 53, 54]), path), "val", "test")
+    outcome = evaluate(evaluator, 4)
+    assert (outcome.objective, outcome.metrics) == (90.0, {"index": 4.0, "test": 54.0})
+    assert evaluator.objectives() == np.linspace(60, 90, 5).tolist()
+    assert isinstance(evaluator, ClosedEvaluator)
+    assert evaluator.objective == "table: val"
+
+
+def test_a_search_without_a_test_column_has_no_test_metric(path: Path):
+    assert set(evaluate(TableEvaluator(SPACE, written(frame(), path), "val"), 0).metrics) == {"index"}
+
+
+@pytest.mark.parametrize("column", ["index", "arch_index"])
+def test_an_index_column_gives_the_official_index(column: str, path: Path):
+    evaluator = TableEvaluator(SPACE, written(frame(**{column: [7, 3, 15_624, 0, 1]}), path), "val")
+    assert evaluate(evaluator, 2).metrics["index"] == 15_624
+
+
+def test_official_names_of_columns_are_known(path: Path):
+    table = frame().rename(columns={"architecture": "arch_str"})
+    assert evaluate(TableEvaluator(SPACE, written(table, path), "val"), 1).objective == 67.5
+
+
+def test_the_order_of_columns_does_not_matter(path: Path):
+    table = frame(arch_index=range(5))[["val", "arch_index", "architecture"]]
+    assert evaluate(TableEvaluator(SPACE, written(table, path), "val"), 1).objective == 67.5
+
+
+def test_a_table_that_lacks_architectures_closes_the_space(path: Path):
+    evaluator = TableEvaluator(SPACE, written(frame(), path), "val")
+    assert isinstance(evaluator.space, PoolSpace)
+    np.testing.assert_array_equal(evaluator.space.enumerate(), SPACE.enumerate()[100:105])
+    with pytest.raises(TableError, match="` is not in the table; search the part of the space that is"):
+        evaluate(evaluator, 5)
+
+
+def test_a_whole_table_leaves_the_space_open(tmp_path: Path):
+    table = pd.DataFrame({"architecture": SPACE.format(SPACE.enumerate()), "val": 50.0})
+    assert TableEvaluator(SPACE, written(table, tmp_path / "t.parquet"), "val").space is SPACE
+
+
+def test_fractions_are_fractions(path: Path):
+    table = frame().assign(val=[0.1, 0.2, 1.0, 0.0, 0.5])
+    evaluator = TableEvaluator(SPACE, written(table, path), "val", unit="fraction")
+    assert (evaluate(evaluator, 2).objective, evaluator.unit) == (1.0, "fraction")
+
+
+def test_the_ends_of_the_range_of_percent_are_in_it(path: Path):
+    TableEvaluator(SPACE, written(frame().assign(val=[0.0, 100.0, 50, 50, 50]), path), "val")
+
+
+def test_the_direction_is_handed_on(path: Path):
+    assert TableEvaluator(SPACE, written(frame(), path), "val", direction="minimise").direction == "minimise"
+
+
+def test_the_fingerprint_follows_file_and_columns(tmp_path: Path):
+    a = written(frame(test=51.0), tmp_path / "a.csv")
+    same = written(frame(test=51.0), tmp_path / "b.csv")
+    other = written(frame(test=52.0), tmp_path / "c.csv")
+    prints = [
+        TableEvaluator(SPACE, table, "val", test).fingerprint
+        for table, test in [(a, None), (a, "test"), (other, "test"), (same, "test")]
+    ]
+    assert len(set(prints)) == 3
+    assert prints[1] == prints[3]
+
+
+TEXT = SPACE.format(SPACE.enumerate()[102:103])[0]
+FAULTS = {
+    "no column": (frame().rename(columns={"val": "acc"}), "has no column `val`; it has architecture, acc"),
+    "no architectures": (
+        frame().rename(columns={"architecture": "cell"}),
+        "has no column `architecture` or `arch_str`; it has cell, val",
+    ),
+    "no rows": (frame().iloc[:0], "has no rows; give one with a row per architecture"),
+    "not of the space": (
+        frame().replace({TEXT: TEXT.replace("none", "max_pool", 1)}),
+        "`max_pool` is not an operation; use one of none, ",
+    ),
+    "empty architecture": (frame().replace({TEXT: None}), ", row 2: the architecture is empty; every row needs one"),
+    "repeated": (
+        pd.concat([frame(), frame().iloc[[3]]]),
+        "stands in rows 3 and 5; keep one row per architecture",
+    ),
+    "text": (frame().assign(val="high"), ": column `val` does not hold numbers; name another column"),
+    "nan": (
+        frame().assign(val=[50, 50, 50, np.nan, 50]),
+        ", row 3: `val` is nan; every row needs a finite number",
+    ),
+    "infinite": (
+        frame().assign(val=[50, np.inf, 50, 50, 50]),
+        ", row 1: `val` is inf; every row needs a finite number",
+    ),
+    "negative": (frame().assign(val=[50, 50, -1, 50, 50]), ", row 2: `val` is -1.0, not a percent; name a column of"),
+    "above 100": (
+        frame().assign(val=[50, 50, 101, 50, 50]),
+        ", row 2: `val` is 101.0, not a percent; name a column of",
+    ),
+    "fractions as percent": (
+        frame().assign(val=0.9),
+        ": no `val` exceeds 1, so it holds fractions; set evaluator.unit=fraction",
+    ),
+}
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_a_faulty_table_is_refused_in_one_line(fault: str, path: Path):
+    table, message = FAULTS[fault]
+    with pytest.raises(TableError) as caught:
+        TableEvaluator(SPACE, written(table, path), "val")
+    assert str(caught.value).startswith(f"table `{path}`")
+    assert message in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_percent_as_fractions_is_refused(path: Path):
+    with pytest.raises(TableError, match=r"row 0: `val` is 60\.0, not a fraction; set evaluator\.unit=percent"):
+        TableEvaluator(SPACE, written(frame(), path), "val", unit="fraction")
+
+
+def test_the_test_column_is_checked_too(path: Path):
+    with pytest.raises(TableError, match="row 1: `test` is nan"):
+        TableEvaluator(SPACE, written(frame(test=[50, np.nan, 50, 50, 50]), path), "val", "test")
+    with pytest.raises(TableError, match="has no column `tets`"):
+        TableEvaluator(SPACE, str(path), "val", "tets")
+
+
+@pytest.mark.parametrize("table", [None, ""])
+def test_a_table_search_needs_a_table(table: str | None):
+    with pytest.raises(TableError, match=r"`evaluator\.table` is empty, .* give it with --set evaluator\.table=PATH"):
+        TableEvaluator(SPACE, table, "val")
+
+
+def test_a_file_that_is_not_there_is_named(path: Path):
+    with pytest.raises(TableError, match="does not exist; give the file with --set"):
+        TableEvaluator(SPACE, str(path), "val")
+
+
+@pytest.mark.parametrize("keep", [0, 20, -20])
+def test_a_truncated_parquet_file_is_refused(keep: int, tmp_path: Path):
+    path = Path(written(frame(), tmp_path / "t.parquet"))
+    path.write_bytes(path.read_bytes()[:keep])
+    with pytest.raises(TableError, match=r"cannot be read \(.*\); it must be a whole CSV or Parquet file"):
+        TableEvaluator(SPACE, str(path), "val")
+
+
+@pytest.mark.parametrize("data", [b"", b"\xff\xfe\x00\x80"])
+def test_a_file_that_is_no_csv_is_refused(data: bytes, tmp_path: Path):
+    path = tmp_path / "t.csv"
+    path.write_bytes(data)
+    with pytest.raises(TableError, match="table `"):
+        TableEvaluator(SPACE, str(path), "val")
+
+
+@pytest.mark.parametrize(
+    ("column", "optimum", "index"), [("cifar10_val_200", 91.6067, 6111), ("cifar100_val_200", 73.4933, 9930)]
+)
+def test_optima_of_the_real_table_are_the_published_ones(column: str, optimum: float, index: int, shared_data: Path):
+    evaluator = TableEvaluator(SPACE, str(shared_data / "nasbench201.parquet"), column)
+    values = evaluator.objectives()
+    assert evaluator.space is SPACE
+    assert len(values) == 15_625
+    assert max(values) == pytest.approx(optimum, abs=5e-5)
+    table = pd.read_parquet(shared_data / "nasbench201.parquet").set_index("arch_index")
+    best = SPACE.architecture(SPACE.parse([table.loc[index, "arch_str"]])[0])
+    outcome = evaluator.evaluate(best, CONTEXT)
+    assert (outcome.objective, outcome.metrics["index"]) == (max(values), index)
+    assert values.count(max(values)) == 1
