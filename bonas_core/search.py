@@ -218,11 +218,12 @@ def evaluate(
     return trial.with_changes(state=TrialState.DONE, objective=float(outcome.objective), **figures, **common, **ended)
 
 
-def failed(trial: Trial, error: BaseException, attempts: int) -> Trial:
-    """The trial as it is recorded when its last attempt has raised `error`."""
+def failed(trial: Trial, error: BaseException, attempts: int, cost_s: float) -> Trial:
+    """The trial as it is recorded when its last attempt has raised `error`; all attempts took `cost_s` seconds."""
     text = str(error).strip().splitlines()
     message = f"{type(error).__name__}: {text[0]}" if text else type(error).__name__
-    return trial.with_changes(state=TrialState.FAILED, error=message, attempt=attempts, finished_at=datetime.now(UTC))
+    ended = {"attempt": attempts, "cost_s": cost_s, "finished_at": datetime.now(UTC)}
+    return trial.with_changes(state=TrialState.FAILED, error=message, **ended)
 
 
 def run(
@@ -271,9 +272,10 @@ def _attempts(problem: Problem, trial: Trial, attempts: int, checkpoints: Path |
     if checkpoints is not None:
         folder = checkpoints / str(trial.trial)
         folder.mkdir(parents=True, exist_ok=True)
+    begin = time.perf_counter()
     for attempt in range(1, attempts + 1):
         try:
             return evaluate(problem, trial, attempt, checkpoints=folder)
         except Exception as error:
-            last = failed(trial, error, attempt)
+            last = failed(trial, error, attempt, time.perf_counter() - begin)
     return last

@@ -101,7 +101,7 @@ class NetworkSettings(BaseModel):
     model_config = ConfigDict(extra="allow", frozen=True)
 
     kind: str | None = Field(None, description="by default the one that belongs to the space")
-    channels: int = Field(8, ge=1, le=4096, description="channels of the first stage")
+    channels: int = Field(4, ge=1, le=4096, description="channels of the first stage")
     cells: int = Field(1, ge=1, le=100, description="cells per stage")
 
 
@@ -111,10 +111,11 @@ class TrainingSettings(_Model):
     kind: Literal["training"] = "training"
     data: str = Field("digits", description="digits, or module:object")
     epochs: int = Field(10, ge=1, le=10_000)
-    batch_size: int = Field(64, ge=1)
-    learning_rate: float = Field(0.1, gt=0)
+    batch_size: int = Field(128, ge=1)
+    learning_rate: float = Field(0.05, gt=0)
     momentum: float = Field(0.9, ge=0, lt=1)
     weight_decay: float = Field(5e-4, ge=0)
+    threads: int = Field(1, ge=1, le=1024, description="CPU threads of a training")
     network: NetworkSettings = Field(default_factory=lambda: NetworkSettings())
 
 

@@ -1,4 +1,4 @@
-"""How many CPU threads torch uses: a part of every result, since sums are added in another order with another number."""
+"""How many CPU threads torch uses: a part of every result, since sums are added in another order with others."""
 
 from __future__ import annotations
 

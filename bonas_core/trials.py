@@ -61,7 +61,7 @@ class Trial:
     epochs: int | None = None
     params: int | None = None
     cost_s: float | None = None
-    """Seconds that the evaluation took, over all attempts of one process."""
+    """Seconds of the attempt that ended the trial or, where all attempts failed, of all of them."""
     device: str | None = None
     attempt: int = 0
     """Attempts made, counting from 1."""

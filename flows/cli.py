@@ -284,6 +284,10 @@ def _run(settings: Settings, search_id: str, as_json: bool) -> None:
 
 
 def _call_flow(settings: Settings, folder: SearchFolder) -> None:
+    from bonas_core.storage import make_folder
+    from tasks.workspace import home
+
+    make_folder(home())  # Prefect makes its own folder in it, but no parents
     from flows.search import search as search_flow
 
     try:

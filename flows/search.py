@@ -110,6 +110,7 @@ class SearchRun:
         self.history = TrialHistory(folder.trials)
         self.log = SearchLog(problem, self.history)
         self.rule = StopRule(problem)
+        self._began: dict[int, float] = {}
         self.artifacts = Artifacts(folder.id, problem.objective, settings.budget.trials)
         self.observer.started(folder.id, settings, self.log)
 
@@ -171,7 +172,7 @@ class SearchRun:
             trial,
             self.folder.checkpoints / str(trial.trial),
             partial(self.observer.epoch, trial),
-            self.observer.trial_started,
+            self.started,
         )
         if self.settings.dispatch.backend == "inline":
             return partial(task, *arguments, return_state=True)
@@ -183,11 +184,17 @@ class SearchRun:
 
         return wait
 
+    def started(self, trial: Trial) -> None:
+        """Notes when the first attempt of a trial began."""
+        self._began.setdefault(trial.trial, time.perf_counter())
+        self.observer.trial_started(trial)
+
     def record(self, trial: Trial, state: State[Trial]) -> None:
         """Records how a trial ended, then forgets its training state."""
         result = state.result(raise_on_failure=False)
         if isinstance(result, BaseException):
-            result = failed(trial, result, self.settings.dispatch.retries + 1)
+            cost = time.perf_counter() - self._began[trial.trial]
+            result = failed(trial, result, self.settings.dispatch.retries + 1, cost)
         record.with_options(task_run_name=f"record trial {trial.trial} · {result.state}")(self.log, result)
         shutil.rmtree(self.folder.checkpoints / str(trial.trial), ignore_errors=True)
         self.history.compact_if_large()

@@ -7,6 +7,7 @@ kill, or to a new tracking store, what is missing there and nothing twice.
 from __future__ import annotations
 
 import math
+import re
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
@@ -32,6 +33,7 @@ _PREDICTOR_TAG = "bonas.predictor"
 _SCORE_TAG = "bonas.honest_score"
 _SCHEMES = ("sqlite", "http", "https", "postgresql", "mysql", "mssql", "databricks")
 _MANY = 1000
+_MODEL_URI = re.compile(r"models:/([^/@]+)(?:@([^/@]+)|/(\d+))")
 
 
 def registered_name(space: str) -> str:
@@ -267,7 +269,7 @@ class Tracker:
 
 
 def load_registered(client: MlflowClient, uri: str) -> PredictorModel:
-    """Loads the predictor behind a `models:/` URI.
+    """Loads the predictor behind `models:/NAME@ALIAS` or `models:/NAME/VERSION`.
 
     Raises:
         ModelError: there is none, or it is not a predictor of ours.
@@ -275,16 +277,19 @@ def load_registered(client: MlflowClient, uri: str) -> PredictorModel:
     from mlflow.artifacts import download_artifacts
     from mlflow.exceptions import MlflowException
 
-    if not uri.startswith("models:/"):
+    match = _MODEL_URI.fullmatch(uri)
+    if match is None:
         raise ModelError(f"model `{uri}`: write it as models:/NAME@ALIAS or models:/NAME/VERSION")
+    name, alias, version = match.groups()
     with TemporaryDirectory() as folder:
         try:
-            local = download_artifacts(uri, dst_path=folder, tracking_uri=client.tracking_uri)
+            if alias is not None:
+                version = client.get_model_version_by_alias(name, alias).version
+            source = client.get_model_version_download_uri(name, version)
+            local = download_artifacts(source, dst_path=folder, tracking_uri=client.tracking_uri)
         except (MlflowException, OSError, ValueError) as error:
             reason = str(error).splitlines()[0]
-            raise ModelError(
-                f"model `{uri}` is not in the registry ({reason}); run a search of that space first"
-            ) from None
+            raise ModelError(f"model `{uri}` cannot be had ({reason}); run a search of that space first") from None
         return read_model(Path(local) / FILE_NAME)
 
 

@@ -42,6 +42,7 @@ def use_local_services() -> None:
         os.environ.setdefault("PREFECT_API_TLS_INSECURE_SKIP_VERIFY", "true")
     quiet = {
         "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+        "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "300",  # its first start migrates a database
         "PREFECT_LOGGING_LEVEL": "WARNING",
         # one transaction for many task runs: each of its own would lock SQLite against the next round's start, and the
         # client waits two seconds after every refusal

@@ -79,7 +79,6 @@ class NASBench201Network(nn.Module):
                     module.weight.uniform_(-bound, bound, generator=generator)
                     if module.bias is not None:
                         module.bias.uniform_(-bound, bound, generator=generator)
-        self.to(memory_format=torch.channels_last)  # convolutions on CPUs are up to a third faster
 
     def forward(self, images: Tensor) -> Tensor:
         """Images (B, in_channels, height, width) to logits (B, classes)."""
@@ -138,4 +137,6 @@ def _relu_conv_norm(inputs: int, outputs: int, kernel: int, stride: int = 1) -> 
 
 def _convolution(inputs: int, outputs: int, kernel: int, stride: int = 1) -> nn.Conv2d:
     convolution = nn.Conv2d(inputs, outputs, kernel, stride, padding=kernel // 2, bias=False, device="meta")
-    return convolution.to_empty(device="cpu")
+    # with channels last, convolutions on CPUs are up to a third faster
+    convolution.weight = nn.Parameter(torch.empty(convolution.weight.shape, memory_format=torch.channels_last))
+    return convolution

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
@@ -181,6 +182,17 @@ def best_so_far(objectives: Sequence[float], objective: Objective) -> Vector:
     return np.asarray(accumulate.accumulate(np.asarray(objectives, dtype=np.float64)))
 
 
+def mean_best_so_far(searches: Sequence[Sequence[float]], objective: Objective) -> Vector:
+    """Mean over searches of their best after 1, 2, ... n evaluations, as far as all of them go.
+
+    Beyond the shortest, the mean would jump as searches leave it: it would compare different searches.
+    """
+    n = min(map(len, searches), default=0)
+    if not n:
+        return np.empty(0)
+    return np.asarray(np.mean([best_so_far(search[:n], objective) for search in searches], axis=0))
+
+
 @dataclass(frozen=True)
 class RandomSearch:
     """The best of 1, 2, ... n random draws without replacement, in distribution; all three (n,)."""
@@ -244,8 +256,8 @@ Point = tuple[float, float]
 class Layout:
     """A graph in columns: its input on the left, and every vertex to the right of all that feed it.
 
-    A place is (column, row); rows may be halves and are centred on 0. Vertices of a column are one row apart, and so are
-    the places where edges pass through it.
+    A place is (column, row); rows may be halves and are centred on 0. Vertices of a column are one row apart, and so
+    are the places where edges pass through it.
     """
 
     places: tuple[Point, ...]
@@ -275,25 +287,25 @@ def layout(architecture: Architecture) -> Layout:
     for source, target in architecture.edges:
         stops = list(range(depth[source] + 1, depth[target]))
         chain = [source, *range(count, count + len(stops)), target]
-        for node, column in zip(chain[1:-1], stops, strict=True):
-            columns[column].append(node)
+        for node, stop in zip(chain[1:-1], stops, strict=True):
+            columns[stop].append(node)
         count += len(stops)
         chains.append(chain)
     before: list[list[int]] = [[] for _ in range(count)]
     after: list[list[int]] = [[] for _ in range(count)]
     for chain in chains:
-        for left, right in zip(chain, chain[1:], strict=False):
+        for left, right in pairwise(chain):
             before[right].append(left)
             after[left].append(right)
 
     rows = [0.0] * count
-    for column in columns:
-        _spread(column, rows)
+    for nodes in columns:
+        _spread(nodes, rows)
     for _ in range(8):
-        for column in columns[1:]:
-            _order(column, before, rows)
-        for column in reversed(columns[:-1]):
-            _order(column, after, rows)
+        for nodes in columns[1:]:
+            _order(nodes, before, rows)
+        for nodes in reversed(columns[:-1]):
+            _order(nodes, after, rows)
     column_of = {node: float(column) for column, nodes in enumerate(columns) for node in nodes}
     place = [(column_of[node], rows[node]) for node in range(count)]
     return Layout(

@@ -25,7 +25,7 @@ from bonas_core.report.analysis import Point, Predictions, Progress, RandomSearc
 BLUE, VERMILLION = "#0072B2", "#D55E00"
 _INK, _MUTED, _FAINT = "#222222", "#6b6b6b", "#b5b5b5"
 _FILLS = ("#cfe6f5", "#fbe3c0", "#cdeee2", "#f6d9e8", "#fdf6c3", "#f7d5c4", "#e2e2f4")
-_STYLE: dict[str, Any] = {
+_STYLE: dict[Any, Any] = {
     "svg.fonttype": "none",  # text stays text: it can be selected, searched and read out
     "svg.hashsalt": "bonas",
     "text.parse_math": False,
@@ -57,6 +57,7 @@ def best_so_far(
     random: RandomSearch | None,
     random_label: str,
     others: Sequence[Vector],
+    others_mean: Vector | None,
     optimum: float | None,
     description: str,
 ) -> str:
@@ -69,6 +70,7 @@ def best_so_far(
         random: the distribution of random search, where there is one.
         random_label: says where it comes from.
         others: best objectives so far of stored random searches.
+        others_mean: their mean, where it is to be shown.
         optimum: the best of all, where known.
         description: what the figure shows, in words.
     """
@@ -84,6 +86,8 @@ def best_so_far(
         for place, other in enumerate(others):
             label = f"stored random searches ({len(others)})" if place == 0 else None
             _steps(top, other[:count] * scale.factor, color=_FAINT, linewidth=0.8, label=label)
+        if others_mean is not None:
+            _steps(top, others_mean[:count] * scale.factor, color=_MUTED, linestyle=(0, (4, 2)), label="their mean")
         if random is not None:
             draws = np.arange(1, len(random.mean) + 1)
             low, high = random.worse * scale.factor, random.better * scale.factor
@@ -92,7 +96,7 @@ def best_so_far(
         _steps(top, progress.best * scale.factor, color=BLUE, linewidth=2, label="this search")
         if optimum is not None:
             top.axhline(optimum * scale.factor, color=_INK, linewidth=0.8, linestyle=":", label="best of the table")
-        top.set_ylim(*_frame_of_curves(progress, random, others, optimum, direction, scale))
+        top.set_ylim(*_frame_of_curves(progress, random, others, others_mean, optimum, scale))
         word = "highest" if direction == "maximise" else "lowest"
         top.set_ylabel(f"{word} objective so far ({scale.unit})")
         top.legend(loc="lower right" if direction == "maximise" else "upper right", fontsize=9)
@@ -131,14 +135,15 @@ def _frame_of_curves(
     progress: Progress,
     random: RandomSearch | None,
     others: Sequence[Vector],
+    others_mean: Vector | None,
     optimum: float | None,
-    direction: str,
     scale: Scale,
 ) -> tuple[float, float]:
     """Limits that give the room to the late, close race: of the first few evaluations the worst may be cut off."""
     count = len(progress.best)
     start = min(max(2, count // 25), count - 1)
     curves = [progress.best, *([random.mean, random.worse] if random is not None else [])]
+    curves += [others_mean[:count]] if others_mean is not None else []
     shown = [progress.best[np.isfinite(progress.best)][-1:]]
     shown += [curve[start:] for curve in curves]
     shown += [other[:count][-1:] for other in others]

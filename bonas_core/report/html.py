@@ -21,6 +21,7 @@ from bonas_core.report.analysis import (
     evaluated,
     honest_correlation,
     leaderboard,
+    mean_best_so_far,
     predictions,
     progress,
     random_search,
@@ -34,7 +35,7 @@ from bonas_core.trials import Objective, Trial, TrialState
 _LEADERS = 20
 _FAILURES = 50
 _OTHERS = 30  # stored random searches drawn
-_NONE = "–"
+_NONE = "\N{EN DASH}"
 
 
 def write_report(
@@ -105,7 +106,7 @@ class _Page:
             self._headline(found, show),
             self._progress(found, show),
             self._prediction(),
-            self._cell(found, show),
+            self._cell(found),
             self._leaderboard(leaders, show),
             self._failures(),
             self._settings(),
@@ -182,6 +183,8 @@ class _Page:
         count = len(curve.best)
         random, label, explained = self._random(count)
         others = [best_so_far(values, self.objective) for values in self.random_trials[:_OTHERS]]
+        # where random search is exact, a mean of few searches would only blur it
+        mean = mean_best_so_far(self.random_trials, self.objective) if len(others) > 1 and random is None else None
         optimum = None
         if self.population:
             optimum = (max if self.objective.direction == "maximise" else min)(self.population)
@@ -189,13 +192,28 @@ class _Page:
         said = f"Best objective so far over {_plural(count, 'evaluation')}: it ends at {show(final)}."
         if random is not None:
             said += f" {label}: {show(float(random.mean[-1]))} after {len(random.mean)}."
-        svg = figures.best_so_far(curve, show.scale, self.objective.direction, random, label, others, optimum, said)
+        if mean is not None:
+            n = min(len(mean), count)
+            said += (
+                f" Stored random searches: {show(float(mean[n - 1]))} on average after {n:,}, this search "
+                f"{show(float(curve.best[n - 1]))}."
+            )
+        svg = figures.best_so_far(
+            curve, show.scale, self.objective.direction, random, label, others, mean, optimum, said
+        )
         caption = [explained]
         if others:
             caption.append(
                 f"Thin grey lines: {_plural(len(others), 'stored random search', 'stored random searches')} with the "
                 "same evaluator"
                 + (f" (of {len(self.random_trials)})." if len(self.random_trials) > len(others) else ".")
+            )
+        if mean is not None:
+            n = min(len(mean), count)
+            caption.append(
+                f"Dashed: the mean of all {len(self.random_trials)}, as far as all of them go; after "
+                f"{_plural(n, 'evaluation')} it is {show(float(mean[n - 1]))}, this search has "
+                f"{show(float(curve.best[n - 1]))}."
             )
         caption.append(self._compared(curve, random, show))
         return _section(heading, _figure(svg, " ".join(filter(None, caption))))
@@ -214,16 +232,16 @@ class _Page:
             return None, "", ""
         initial = [
             trial.objective
-            for trial in evaluated(self.trials)
-            if trial.sampler == "initial" and trial.state is TrialState.DONE and trial.objective is not None
+            for trial in leaderboard(self.trials, self.objective)
+            if trial.sampler == "initial" and trial.objective is not None
         ]
         if len(initial) < 2:
             return None, "", "There is no random search to compare with."
         return (
             random_search(initial, len(initial), self.objective),
             f"random search, estimated from the {len(initial)} initial trials",
-            f"Random search is only estimated: from this search's own {len(initial)} random initial trials, drawn again "
-            "without replacement, and only up to that number.",
+            f"Random search is only estimated: from this search's own {len(initial)} random initial trials, drawn "
+            "again without replacement, and only up to that number.",
         )
 
     def _compared(self, curve: Progress, random: RandomSearch | None, show: _Formatter) -> str:
@@ -266,7 +284,7 @@ class _Page:
         )
         return _section(heading, f'<div class="beside">{_figure(svg, "")}<div>{text}{table}</div></div>')
 
-    def _cell(self, found: Summary, show: _Formatter) -> str:
+    def _cell(self, found: Summary) -> str:
         best = found.best
         if best is None:
             return ""
@@ -312,7 +330,11 @@ class _Page:
                 trial.sampler or _NONE,
                 _NONE if trial.params is None else f"{trial.params:,}",
                 _NONE if trial.epochs is None else f"{trial.epochs:,}",
-                _NONE if trial.cost_s is None else f"{trial.cost_s:.3g}",
+                _NONE
+                if trial.cost_s is None
+                else f"{trial.cost_s:,.0f}"
+                if trial.cost_s >= 100
+                else f"{trial.cost_s:.3g}",
                 trial.architecture,
             )
             for place, trial in enumerate(leaders, start=1)
@@ -339,14 +361,12 @@ class _Page:
         return _section("Failed and diverged trials", body)
 
     def _settings(self) -> str:
-        groups: list[tuple[str, Mapping[object, object]]] = []
         top = {name: value for name, value in self.settings.items() if not isinstance(value, Mapping)}
-        if top:
-            groups.append(("search", dict(top)))
-        groups += [(str(name), value) for name, value in self.settings.items() if isinstance(value, Mapping)]
+        groups: dict[str, Mapping[str, object]] = {"search": top} if top else {}
+        groups |= {name: value for name, value in self.settings.items() if isinstance(value, Mapping)}
         body = "".join(
             f"<div><h3>{escape(name)}</h3>{_table([_Column('', 'text'), _Column('', 'text')], _flattened(group))}</div>"
-            for name, group in groups
+            for name, group in groups.items()
         )
         return _section("Settings", f'<div class="groups">{body}</div>' if groups else _note("None are known."))
 
@@ -414,8 +434,8 @@ def _table(columns: Sequence[_Column], rows: Sequence[Sequence[str]]) -> str:
     titled = any(column.title for column in columns)
     head = ""
     if titled:
-        cells = "".join(f'<th scope="col" class="{column.kind}">{escape(column.title)}</th>' for column in columns)
-        head = f"<thead><tr>{cells}</tr></thead>"
+        titles = "".join(f'<th scope="col" class="{column.kind}">{escape(column.title)}</th>' for column in columns)
+        head = f"<thead><tr>{titles}</tr></thead>"
     body = []
     for row in rows:
         cells = [
@@ -440,7 +460,7 @@ def _without_empty(columns: Sequence[_Column], rows: Sequence[Sequence[str]]) ->
     return [columns[place] for place in kept], [[row[place] for place in kept] for row in rows]
 
 
-def _flattened(group: Mapping[object, object], prefix: str = "") -> list[tuple[str, str]]:
+def _flattened(group: Mapping[str, object], prefix: str = "") -> list[tuple[str, str]]:
     rows = []
     for name, value in group.items():
         if isinstance(value, Mapping) and value:
@@ -474,7 +494,7 @@ def _figure(svg: str, caption: str) -> str:
 
 
 def _correlation(value: float | None) -> str:
-    return "not defined" if value is None else f"{value:.3f}".replace("-", "−")
+    return "not defined" if value is None else f"{value:.3f}".replace("-", "\N{MINUS SIGN}")
 
 
 def _errors(found: Predictions, scale: Scale) -> list[tuple[str, str]]:
@@ -569,8 +589,11 @@ th { font-weight: 400; color: var(--muted); } thead th { vertical-align: bottom;
 .number { text-align: right; } .number, .word { white-space: nowrap; }
 td.text { overflow-wrap: anywhere; }
 code { font: 12px/1.45 ui-monospace, "DejaVu Sans Mono", Consolas, monospace; overflow-wrap: anywhere; }
-td.code { min-width: 260px; } code span { display: inline-block; }
+td.code { min-width: 400px; } code span { display: inline-block; }
 code.text { font-size: 14px; }
-@media (max-width: 760px) { .beside { grid-template-columns: minmax(0, 1fr); } }
+@media (max-width: 760px) {
+  .beside { grid-template-columns: minmax(0, 1fr); }
+  figure { overflow-x: auto; } figure svg { max-width: none; }
+}
 @media print { section { break-inside: avoid-page; } main { max-width: none; padding: 0; } }
 """

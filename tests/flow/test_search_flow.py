@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -83,7 +84,7 @@ def test_mlflow_holds_the_search_its_predictors_and_a_champion(store: Path) -> N
     assert parents[0].data.params["method.retrain_every"] == "4"
     curve = client.get_metric_history(parents[0].info.run_id, "best_objective")
     assert [point.step for point in curve] == list(range(21))
-    assert all(a.value <= b.value for a, b in zip(curve, curve[1:], strict=False))
+    assert all(a.value <= b.value for a, b in pairwise(curve))
     trained_on = sorted(found.data.metrics["trained_on"] for found in nested)
     assert trained_on == [5, 9, 13, 17]
     for found in nested:
@@ -170,8 +171,9 @@ def test_a_search_goes_on_without_its_tracking_server_and_publishes_later(
 
 
 def test_artifacts_show_progress_leaderboard_and_summary(store: Path) -> None:
-    from flows.search import search
     from prefect.artifacts import Artifact
+
+    from flows.search import search
 
     search(settings_for(store, trials=8, **METHODS["random"]), search_id="Shown_1")
     progress = Artifact.get("progress-shown-1")
@@ -185,9 +187,10 @@ def test_artifacts_show_progress_leaderboard_and_summary(store: Path) -> None:
 
 
 def test_runs_have_names_that_a_person_understands(store: Path) -> None:
-    from flows.search import search
     from prefect.client.orchestration import get_client
     from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterName
+
+    from flows.search import search
 
     search(settings_for(store, trials=7, **METHODS["best"]), search_id="named")
     with get_client(sync_client=True) as client:

@@ -1,5 +1,5 @@
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import cache
@@ -35,14 +35,6 @@ FEW = replace(
 CELL = SPACE.architecture(np.array([3, 1, 2, 4, 0, 3], np.int8))
 DEAD_END = SPACE.architecture(np.array([3, 0, 0, 1, 0, 0], np.int8))  # the convolution leads nowhere
 OTHER = SPACE.architecture(np.array([3, 1, 2, 4, 0, 2], np.int8))
-
-
-@pytest.fixture(autouse=True)
-def _one_thread() -> Iterator[None]:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 def evaluator(**settings: Any) -> TrainingEvaluator:
@@ -168,12 +160,17 @@ def test_trainings_in_threads_do_not_disturb_each_other() -> None:
     contexts = [EvaluationContext(seed) for seed in range(4)]
     alone = [trainer.evaluate(CELL, context) for context in contexts]
 
-    def evaluate(context: EvaluationContext) -> Outcome:
-        torch.set_num_threads(1)  # the fixture speaks for its own thread only
-        return trainer.evaluate(CELL, context)
-
     with ThreadPoolExecutor(2) as pool:
-        assert list(pool.map(evaluate, contexts)) == alone
+        assert list(pool.map(lambda context: trainer.evaluate(CELL, context), contexts)) == alone
+
+
+def test_a_training_uses_the_recipes_threads_and_gives_back_the_callers() -> None:
+    counts: list[int] = []
+    context = EvaluationContext(5, progress=lambda *_: counts.append(torch.get_num_threads()))
+    before = torch.get_num_threads()
+    evaluator(epochs=1, threads=before + 1).evaluate(CELL, context)
+    assert counts == [before + 1]
+    assert torch.get_num_threads() == before
 
 
 @pytest.mark.parametrize("momentum", [0.9, 0.0])
@@ -224,10 +221,9 @@ def test_the_checkpoint_of_another_training_is_ignored(
 @pytest.mark.parametrize("kept", [0, 4, 8, 500, -1])
 def test_a_truncated_checkpoint_is_ignored(tmp_path: Path, kept: int) -> None:
     killed(evaluator(), tmp_path, 2)
-    whole = (tmp_path / CHECKPOINT).read_bytes()
-    (tmp_path / CHECKPOINT).write_bytes(whole[:kept])
-    assert epochs_run(evaluator(), tmp_path)[0] == [1, 2, 3]
-    assert (tmp_path / CHECKPOINT).stat().st_size == len(whole)
+    (tmp_path / CHECKPOINT).write_bytes((tmp_path / CHECKPOINT).read_bytes()[:kept])
+    assert epochs_run(evaluator(), tmp_path) == uninterrupted()
+    assert epochs_run(evaluator(), tmp_path)[0] == []  # a whole one has taken its place
 
 
 @pytest.mark.parametrize("content", [b"not a checkpoint", b"\xff" * 4096, b"\x80\x04pickle"])
@@ -327,6 +323,7 @@ def test_data_that_are_not_numbers_diverge() -> None:
         {"learning_rate": 0.2},
         {"momentum": 0.8},
         {"weight_decay": 0.0},
+        {"threads": 2},
         {"network": {"channels": 3}},
         {"network": {"channels": 2, "cells": 2}},
         {"network": {"channels": 2, "kind": "bonas_core.networks.nasbench201:NASBench201Network"}},
