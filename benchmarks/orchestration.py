@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 TOY_SEED = 7
+TASKS = 5  # of a round that does not retrain: sample pool, embed, score EI, train, record
 
 
 def write_table(path: Path) -> None:
@@ -69,7 +70,8 @@ def compare(folder: Path, trials: int) -> None:
     from flows import search as module
 
     spent: Counter[str] = Counter()
-    time_http(spent)
+    calls: Counter[str] = Counter()
+    time_http(spent, calls)
     for task in ("sample_pool", "retrain_predictor", "embed", "score_and_pick", "propose", "train", "record"):
         time_task(getattr(module, task), spent)
     marks: list[float] = []
@@ -79,9 +81,12 @@ def compare(folder: Path, trials: int) -> None:
     def until_done(self: Any) -> str:
         marks.append(time.perf_counter())
         spent.clear()
+        calls.clear()
         reason = original(self)
         marks.append(time.perf_counter())
         frozen.update(spent)
+        marks.append(sum(calls.values()))
+        marks.append(bare_round_seconds())
         return reason
 
     module.SearchRun.until_done = until_done  # type: ignore[method-assign]
@@ -93,7 +98,11 @@ def compare(folder: Path, trials: int) -> None:
     print(f"plain driver with history   {plain:7.2f} s  {1000 * plain / rounds:7.1f} ms a round")
     print(f"flow, its rounds            {in_rounds:7.2f} s  {1000 * in_rounds / rounds:7.1f} ms a round")
     print(f"flow, start and end         {whole - in_rounds:7.2f} s  once: server start, MLflow, report")
+    print(
+        f"an empty round of Prefect   {'':7}    {1000 * marks[3]:7.1f} ms: a subflow of {TASKS} tasks that do nothing"
+    )
     print(f"ratio of rounds             {in_rounds / plain:7.1f}")
+    print(f"API calls                   {marks[2] / rounds:7.1f} a round")
     print("\nwhere a round of the flow goes, ms:")
     for what, seconds in frozen.most_common():
         print(f"  {what:<40} {1000 * seconds / rounds:7.1f}")
@@ -106,11 +115,32 @@ def time_task(task: Any, spent: Counter[str]) -> None:
     task.fn = timed(task.fn, f"task body: {task.name}", spent)
 
 
-def time_http(spent: Counter[str]) -> None:
-    """Adds up what this process waits for Prefect's API."""
+def bare_round_seconds(repeats: int = 20) -> float:
+    """What a round costs that does nothing: the least that Prefect allows, within the same flow and server."""
+    from prefect import flow, task
+    from prefect.cache_policies import NO_CACHE
+
+    @task(name="nothing", cache_policy=NO_CACHE)
+    def nothing() -> None:
+        """Do nothing."""
+
+    @flow(name="empty_round", flow_run_name="round {number}")
+    def empty_round(number: int) -> None:
+        for _ in range(TASKS):
+            nothing()
+
+    empty_round(0)
+    begin = time.perf_counter()
+    for number in range(1, repeats + 1):
+        empty_round(number)
+    return (time.perf_counter() - begin) / repeats
+
+
+def time_http(spent: Counter[str], calls: Counter[str]) -> None:
+    """Adds up what this process waits for Prefect's API, and counts its calls."""
     import httpx
 
-    httpx.Client.send = timed(httpx.Client.send, "waiting for the API", spent)  # type: ignore[method-assign]
+    httpx.Client.send = timed(httpx.Client.send, "waiting for the API", spent, calls)  # type: ignore[method-assign]
     original = httpx.AsyncClient.send
 
     async def send(*arguments: Any, **options: Any) -> Any:
@@ -119,12 +149,15 @@ def time_http(spent: Counter[str]) -> None:
             return await original(*arguments, **options)
         finally:
             spent["waiting for the API"] += time.perf_counter() - begin
+            calls["async"] += 1
 
     httpx.AsyncClient.send = send  # type: ignore[method-assign]
 
 
-def timed(function: Callable[..., Any], what: str, spent: Counter[str]) -> Callable[..., Any]:
-    """The function, with its time added up."""
+def timed(
+    function: Callable[..., Any], what: str, spent: Counter[str], calls: Counter[str] | None = None
+) -> Callable[..., Any]:
+    """The function, with its time added up and its calls counted."""
     from functools import wraps
 
     @wraps(function)
@@ -134,6 +167,8 @@ def timed(function: Callable[..., Any], what: str, spent: Counter[str]) -> Calla
             return function(*arguments, **options)
         finally:
             spent[what] += time.perf_counter() - begin
+            if calls is not None:
+                calls[what] += 1
 
     return wrapper
 

@@ -77,7 +77,12 @@ def bonas(space: SearchSpace, settings: Settings, objective: Objective) -> Strat
     sampler: Sampler = resolve("sampler", name)(settings)
     if name == "exhaustive" and space.size is None:
         raise SettingsError(f"method.sampler: space `{space.name}` cannot be enumerated; use evolution or random")
-    depends_on = {"space": space.name, "encoding": space.encoding_version, "predictor": predictor.model_dump()}
+    depends_on = {
+        "space": space.name,
+        "encoding": space.encoding_version,
+        "predictor": predictor.model_dump(mode="json"),
+        "fractions": objective.is_fraction,
+    }
     digest = hashlib.sha256(json.dumps(depends_on, sort_keys=True).encode()).hexdigest()
     return Bonas(
         space,

@@ -67,7 +67,7 @@ def resolve(kind: str, name: str) -> Any:
         found = importlib.import_module(module)
         for part in attribute.split("."):
             found = getattr(found, part)
-    except (ImportError, AttributeError, ValueError) as error:
+    except (ImportError, AttributeError, ValueError, TypeError) as error:  # TypeError: a relative module
         raise SettingsError(
             f"{kind} `{name}` cannot be loaded ({error}); check module and object of module:object"
         ) from None

@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 
 from bonas_core.build import Problem
-from bonas_core.errors import TrainingDivergedError
+from bonas_core.errors import StoreError, TrainingDivergedError
 from bonas_core.evaluators.base import ClosedEvaluator, EvaluationContext
 from bonas_core.history import TrialHistory
 from bonas_core.randomness import Purpose, derived_seed
@@ -34,7 +34,14 @@ class SearchLog:
         self._history = history
         self._columns = _columns(problem, 256)
         self.best: Trial | None = None
-        for trial in history.trials() if history is not None else []:
+        if history is None:
+            return
+        for trial in history.trials():
+            if trial.trial != len(self.rows):
+                raise StoreError(
+                    f"history `{history.location}` holds trial {trial.trial} but not trial {len(self.rows)}; "
+                    "put back the part that was moved away, or start another search"
+                )
             self._append(trial)
             if trial.state.is_finished:
                 self._finish(trial)

@@ -142,7 +142,7 @@ class BudgetSettings(_Model):
 
     trials: int = Field(200, ge=1, description="trials in all, the initial ones counted")
     hours: float | None = Field(None, gt=0, description="hours of evaluating and choosing")
-    stop_at: float | Literal["optimum"] | None = Field(
+    stop_at: Annotated[float, Field(allow_inf_nan=False)] | Literal["optimum"] | None = Field(
         None,
         description="objective that is enough; `optimum`: the best of a closed table, which the method never knows",
     )
@@ -257,7 +257,7 @@ def _first_fault(error: ValidationError, tree: Mapping[Any, Any]) -> str:
         return f"`{place}` is a group of settings; write `name: value` lines below it"
     message = fault["msg"].removeprefix("Value error, ")
     if location == ["budget", "stop_at"]:
-        message = "input should be a number or `optimum`"
+        message = "input should be a finite number or `optimum`"
     message = message[0].lower() + message[1:]
     if not place:
         return message
@@ -292,7 +292,7 @@ def parse_yaml(text: str, source: str) -> dict[str, Any]:
         mark = error.problem_mark
         place = f"line {mark.line + 1}, column {mark.column + 1}: " if mark else ""
         raise SettingsError(f"settings `{source}`: {place}not YAML ({error.problem}); correct that line") from None
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, ValueError) as error:  # ValueError: a date that no calendar has
         raise SettingsError(f"settings `{source}`: not YAML ({str(error).splitlines()[0]}); correct the file") from None
     if tree is None:
         return {}
@@ -313,7 +313,7 @@ def with_override(tree: Mapping[str, Any], assignment: str) -> dict[str, Any]:
         raise SettingsError(f"--set `{assignment}`: write it as name=value, for instance budget.trials=50")
     try:
         value = yaml.safe_load(text) if text.strip() else None
-    except yaml.YAMLError:
+    except (yaml.YAMLError, ValueError):
         raise SettingsError(f"--set `{assignment}`: the value is not YAML; put quotes around it") from None
     result = dict(tree)
     inner = result

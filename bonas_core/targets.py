@@ -72,4 +72,4 @@ def transform(scores: Vector, kind: str) -> Targets:
 def _scale(raw: Vector) -> tuple[float, float]:
     if np.ptp(raw) == 0:  # their mean may differ from them by a rounding error, which is no spread
         return float(raw[0]), 1.0
-    return float(raw.mean()), float(raw.std())
+    return float(raw.mean()), float(raw.std()) or 1.0  # differences below 1e-162 vanish when squared

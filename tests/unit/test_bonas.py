@@ -5,6 +5,7 @@ import pytest
 
 from bonas_core.baselines import RandomSearch
 from bonas_core.bonas import Bonas
+from bonas_core.evaluators.base import EvaluationContext
 from bonas_core.predictors.gcn import GCN
 from bonas_core.samplers import EvolutionSampler, ExhaustiveSampler, RandomSampler, Sampler
 from bonas_core.search import run
@@ -12,7 +13,7 @@ from bonas_core.spaces.base import Genotypes, SearchSpace
 from bonas_core.spaces.nasbench201 import NASBench201
 from bonas_core.spaces.pool import PoolSpace
 from bonas_core.strategy import Proposal, Strategy, initial_design
-from bonas_core.testing import toy_problem
+from bonas_core.testing import ToyEvaluator, toy_problem
 from bonas_core.trials import Trials
 
 SPACE = NASBench201()
@@ -278,6 +279,23 @@ def test_both_recipes_beat_random_search_in_few_trials(recipe: str):
         random.append(run(toy_problem(30, seed, method={"name": "random"})).best.objective)
     assert np.mean(found) > np.mean(random) + 0.05
     assert min(found) > np.mean(random)
+
+
+class Closed(ToyEvaluator):
+    """Knows 521 cells only, the best of which stands alone."""
+
+    def __init__(self, space: SearchSpace) -> None:
+        super().__init__(PoolSpace(space, space.enumerate()[::30]))
+
+
+@pytest.mark.parametrize("recipe", ["best", "paper"])
+@pytest.mark.parametrize("seed", [0, 1])
+def test_both_recipes_find_the_optimum_of_a_small_space_in_few_trials(recipe: str, seed: int):
+    problem = toy_problem(60, seed, method={"recipe": recipe}, evaluator={"kind": "test_bonas:Closed"})
+    cells = [problem.space.architecture(genotype) for genotype in problem.space.enumerate()]
+    values = [problem.evaluator.evaluate(cell, EvaluationContext(0)).objective for cell in cells]
+    log = run(problem)
+    assert log.best.objective == max(values)  # random search would need 261 trials on average
 
 
 def test_random_search_is_what_it_is_compared_with():

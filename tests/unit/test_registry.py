@@ -7,13 +7,17 @@ from bonas_core.errors import SettingsError
 from bonas_core.registry import names, resolve
 from bonas_core.spaces.nasbench201 import NASBench201
 
-KINDS = ("space", "evaluator", "method", "sampler", "predictor")
+KINDS = ("space", "evaluator", "method", "sampler", "predictor", "data", "network")
 
 
 @pytest.mark.parametrize(("kind", "name"), [(kind, name) for kind in KINDS for name in registry._BUILT_IN[kind]])
 def test_every_name_that_ships_leads_to_something_to_call(kind: str, name: str):
     assert callable(resolve(kind, name))
     assert name in names(kind)
+
+
+def test_every_kind_is_tested():
+    assert set(KINDS) == set(registry._BUILT_IN)
 
 
 def test_names_are_sorted():
@@ -40,6 +44,7 @@ def test_an_unknown_name_is_refused_with_those_that_are_known():
         "bonas_core.registry:Thing",
         "bonas_core.registry:resolve.deeper",
         ":Thing",
+        ".relative:Thing",
         "bonas_core:",
     ],
 )

@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from bonas_core.errors import SearchError
+from bonas_core.errors import SearchError, StoreError
 from bonas_core.evaluators.base import EvaluationContext, Outcome
 from bonas_core.history import TrialHistory
 from bonas_core.search import SearchLog, Step, StopRule, evaluate, failed, next_step, run
@@ -133,6 +133,30 @@ def test_a_search_killed_while_evaluating_does_that_trial_again(tmp_path: Path):
     assert [trial.state for trial in history.trials()][-1] is TrialState.PROPOSED
     run(toy_problem(8, **STRATEGIES["bonas"]), history)
     assert timeless(history.trials()) == expected
+
+
+@pytest.mark.parametrize(("lost", "missing", "found"), [("*000003*", 3, 4), ("compacted*", 0, 6)])
+def test_a_history_with_a_gap_is_refused(lost: str, missing: int, found: int, tmp_path: Path):
+    history = TrialHistory(tmp_path)
+    run(toy_problem(6, method={"name": "random"}), history)
+    if lost.startswith("compacted"):
+        history.compact()
+        run(toy_problem(8, method={"name": "random"}), history)
+    for part in tmp_path.glob(lost):
+        part.unlink()
+    with pytest.raises(StoreError) as caught:
+        run(toy_problem(9, method={"name": "random"}), history)
+    assert str(caught.value) == (
+        f"history `{tmp_path}` holds trial {found} but not trial {missing}; "
+        "put back the part that was moved away, or start another search"
+    )
+
+
+def test_a_result_that_is_lost_is_found_again(tmp_path: Path):
+    history = TrialHistory(tmp_path)
+    expected = timeless(run(toy_problem(6, **STRATEGIES["bonas"]), history).rows)
+    (tmp_path / "trial-000003.parquet").unlink()  # as the message about a damaged part advises
+    assert timeless(run(toy_problem(6, **STRATEGIES["bonas"]), history).rows) == expected
 
 
 def test_a_finished_search_is_left_as_it_is(tmp_path: Path):
@@ -367,8 +391,8 @@ def test_an_evaluation_keeps_what_the_evaluator_found():
     ("error", "text"), [(ValueError("one\ntwo"), "ValueError: one"), (KeyboardInterrupt(), "KeyboardInterrupt")]
 )
 def test_an_error_is_recorded_as_one_line(error: BaseException, text: str):
-    trial = failed(Trial(0, 0, "key", "cell"), error, attempts=3)
-    assert (trial.state, trial.error, trial.attempt) == (TrialState.FAILED, text, 3)
+    trial = failed(Trial(0, 0, "key", "cell"), error, attempts=3, cost_s=2.5)
+    assert (trial.state, trial.error, trial.attempt, trial.cost_s) == (TrialState.FAILED, text, 3, 2.5)
 
 
 def test_checkpoints_have_a_folder_for_every_trial(tmp_path: Path):

@@ -1,3 +1,4 @@
+import math
 from pathlib import Path
 
 import pytest
@@ -135,7 +136,9 @@ FAULTS = [
     ({"seed": -1}, "`seed`: input should be greater than or equal to 0 (it is `-1`)"),
     ({"seed": 2**63}, "`seed`: input should be less than or equal to 9223372036854775807"),
     ({"dispatch": {"backend": "slurm"}}, "`dispatch.backend`: input should be 'inline' or 'thread' (it is `slurm`)"),
-    ({"budget": {"stop_at": "best"}}, "`budget.stop_at`: input should be a number or `optimum` (it is `best`)"),
+    ({"budget": {"stop_at": "best"}}, "`budget.stop_at`: input should be a finite number or `optimum` (it is `best`"),
+    ({"budget": {"stop_at": math.nan}}, "`budget.stop_at`: input should be a finite number or `optimum` (it is `nan`"),
+    ({"budget": {"stop_at": math.inf}}, "`budget.stop_at`: input should be a finite number or `optimum` (it is `inf`"),
     ({1: 2}, "`1`: keys should be strings"),
     ({"evaluator": None}, "`evaluator` is a group of settings; "),
     ({"evaluator": "table"}, "`evaluator` is a group of settings; "),
@@ -182,6 +185,7 @@ def test_yaml_is_read_as_a_tree():
         ("\tbudget: 1", "line 1, column 1: not YAML ("),
         ("x: !!python/object:os.system {}", "line 1, column 4: not YAML (could not determine a constructor"),
         ("x: \x00", "not YAML ("),
+        ("x: 2020-13-45", "not YAML (month must be in 1..12); correct the file"),
         ("- 1\n- 2\n", "the top level is not a mapping; write `name: value` lines"),
         ("just text", "the top level is not a mapping; write `name: value` lines"),
     ],
@@ -224,6 +228,7 @@ def test_an_override_leaves_the_tree_alone():
         ("=5", "write it as name=value"),
         ("budget..trials=5", "write it as name=value"),
         ("budget.trials=[5", "the value is not YAML; put quotes around it"),
+        ("store=2020-13-45", "the value is not YAML; put quotes around it"),
         ("seed.x=5", "`seed` is a value, not a group of settings; set it as a whole"),
     ],
 )

@@ -60,6 +60,14 @@ def test_equal_scores_have_targets_of_zero(kind: str, score: float, count: int):
     assert targets.to_scores(np.ones(1)) > targets.to_scores(np.zeros(1)) - 1e-12
 
 
+@pytest.mark.parametrize("kind", ["standardise", "rank"])
+def test_differences_too_small_to_be_squared_do_no_harm(kind: str):
+    targets = transform(np.array([0.0, 1e-200, 2e-200]), kind)
+    assert np.isfinite(targets.values).all()
+    assert (np.diff(targets.values) > 0).all()
+    assert np.isfinite(targets.to_scores(np.array([-3.0, 3.0]))).all()
+
+
 def test_standardise_is_the_score_less_its_mean_over_its_deviation():
     scores = np.array([1.0, 2.0, 6.0])
     targets = transform(scores, "standardise")

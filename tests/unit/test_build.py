@@ -1,0 +1,171 @@
+from datetime import date
+from typing import Any
+
+import numpy as np
+import pytest
+
+from bonas_core.baselines import RandomSearch, RegularisedEvolution
+from bonas_core.bonas import Bonas
+from bonas_core.build import Problem, build
+from bonas_core.errors import SettingsError
+from bonas_core.samplers import EvolutionSampler, ExhaustiveSampler, RandomSampler
+from bonas_core.settings import parse_settings
+from bonas_core.spaces.nasbench201 import NASBench201
+from bonas_core.spaces.pool import PoolSpace
+from bonas_core.testing import ToyEvaluator, toy_problem
+from bonas_core.trials import Trials
+
+
+class Endless(NASBench201):
+    """The same cells, without saying how many there are."""
+
+    size = None  # type: ignore[assignment]
+
+
+class Narrow(ToyEvaluator):
+    """Knows a hundred cells only."""
+
+    def __init__(self, space: NASBench201, unit: str = "fraction") -> None:
+        super().__init__(PoolSpace(space, space.enumerate()[:100]))
+        self.unit = unit
+
+
+NARROW = {"evaluator": {"kind": "test_build:Narrow"}}
+
+
+def strategy(**parts: Any) -> Any:
+    return toy_problem(**parts).strategy
+
+
+def version(problem: Problem) -> str:
+    """Version of the predictor of a search whose first cells all have the same score."""
+    assert isinstance(problem.strategy, Bonas)
+    cells = NASBench201().enumerate()[:12]
+    ones = np.ones(12, dtype=bool)
+    trials = Trials(cells, NASBench201().keys(cells), np.full(12, 0.5), ones, ~ones)
+    return problem.strategy.predictor_version(trials, 0)
+
+
+@pytest.mark.parametrize(
+    ("name", "kind"), [("bonas", Bonas), ("random", RandomSearch), ("regularised-evolution", RegularisedEvolution)]
+)
+def test_the_name_of_the_method_decides_the_strategy(name: str, kind: type):
+    assert type(strategy(method={"name": name})) is kind
+
+
+@pytest.mark.parametrize(
+    ("sampler", "kind"),
+    [("random", RandomSampler), ("evolution", EvolutionSampler), ("exhaustive", ExhaustiveSampler)],
+)
+def test_the_name_of_the_sampler_decides_the_sampler(sampler: str, kind: type):
+    assert type(strategy(method={"sampler": sampler}).sampler) is kind
+
+
+def test_an_automatic_sampler_is_exhaustive_in_small_spaces_only():
+    assert type(strategy(method={"sampler": "auto"}).sampler) is ExhaustiveSampler
+    for space in ("nasbench101", "test_build:Endless"):
+        assert type(strategy(space=space, method={"sampler": "auto"}).sampler) is EvolutionSampler
+    assert type(strategy(space="nasbench101", method={"sampler": "auto"}, **NARROW).sampler) is ExhaustiveSampler
+
+
+def test_a_space_that_cannot_be_enumerated_is_refused_by_the_exhaustive_sampler():
+    with pytest.raises(
+        SettingsError, match=r"method\.sampler: space `nasbench201` cannot be enumerated; use evolution"
+    ):
+        toy_problem(space="test_build:Endless", method={"sampler": "exhaustive"})
+
+
+def test_settings_of_evolution_reach_the_sampler():
+    method = {"sampler": "evolution", "population": 7, "tournament": 3, "random_fraction": 0.25}
+    assert strategy(method=method).sampler == EvolutionSampler(7, 3, 0.25)
+
+
+def test_settings_of_the_method_reach_the_strategy():
+    method = {"initial": 3, "retrain_every": 2, "pool": 17, "sampler": "random"}
+    bonas = strategy(method=method)
+    assert bonas.initial == 3
+    cells = NASBench201().enumerate()[:8]
+    ones = np.ones(8, dtype=bool)
+    trials = Trials(cells, NASBench201().keys(cells), np.linspace(0, 1, 8), ones, ~ones)
+    assert bonas.training_size(trials) == 7
+    assert len(bonas.sample_pool(trials, 0).genotypes) == 17
+
+
+def test_settings_of_the_predictor_reach_the_network():
+    predictor = {
+        "layers": 3, "width": 5, "epochs": 7, "learning_rate": 0.5, "batch_size": 9, "ensemble": 2,
+        "initialisation": "uniform", "normalisation": "row", "readout": "global",
+    }  # fmt: skip
+    network = strategy(predictor=predictor).predictor
+    assert {name: getattr(network, name) for name in predictor} == predictor
+
+
+def test_an_automatic_readout_follows_what_the_space_allows():
+    assert strategy(predictor={"readout": "auto"}).predictor.readout == "vertices"
+    assert strategy(space="nasbench101", predictor={"readout": "auto"}).predictor.readout == "global"
+
+
+def test_vertices_without_fixed_roles_cannot_be_read_side_by_side():
+    with pytest.raises(SettingsError, match=r"predictor\.readout: vertices of space `nasbench101` .*; use global"):
+        toy_problem(space="nasbench101", predictor={"readout": "vertices"})
+
+
+def test_the_space_of_a_search_is_what_its_evaluator_can_evaluate():
+    problem = toy_problem(**NARROW)
+    assert problem.space.size == 100
+    assert problem.strategy.space is problem.space
+
+
+def test_log_odds_need_fractions_to_maximise():
+    toy_problem(predictor={"targets": "logit"})
+    with pytest.raises(
+        SettingsError, match=r"predictor\.targets: logit needs scores in \[0, 1\], .* in nats to maximi"
+    ):
+        toy_problem(predictor={"targets": "logit"}, evaluator={"kind": "test_build:Narrow", "unit": "nats"})
+
+
+def test_a_setting_that_an_evaluator_of_your_own_does_not_take_is_named():
+    with pytest.raises(SettingsError) as caught:
+        toy_problem(evaluator={"fail_evry": 2})
+    assert str(caught.value).startswith("evaluator `bonas_core.testing:ToyEvaluator`: ")
+    assert "'fail_evry'" in str(caught.value)
+    assert str(caught.value).endswith("; check the settings under `evaluator`")
+
+
+@pytest.mark.parametrize(("part", "kind"), [("space", "space"), ("method", "method"), ("predictor", "predictor")])
+def test_unknown_names_are_refused(part: str, kind: str):
+    tree = {"space": {"space": "x"}, "method": {"method": {"name": "x"}}, "predictor": {"predictor": {"kind": "x"}}}
+    with pytest.raises(SettingsError, match=f"{kind} `x` is unknown; use one of "):
+        toy_problem(**tree[part])
+
+
+def test_the_version_of_a_predictor_follows_its_settings_and_the_meaning_of_scores():
+    versions = [
+        version(toy_problem(**parts))
+        for parts in (
+            {},
+            {"predictor": {"width": 17}},
+            {"predictor": {"loss": "exp"}},
+            {"space": "test_build:Renamed"},
+            {"evaluator": {"kind": "test_build:Narrow", "unit": "nats"}},
+        )
+    ]
+    assert len(set(versions)) == 5
+    # what a predictor does not depend on leaves its version alone
+    assert version(toy_problem(trials=77, method={"pool": 3, "batch": 2})) == versions[0]
+
+
+class Renamed(NASBench201):
+    """The same cells under another name."""
+
+    name = "renamed"
+
+
+def test_options_of_your_own_may_be_any_value_of_yaml():
+    plain, dated = (toy_problem(predictor={"options": {"since": since}}) for since in ("never", date(2020, 1, 1)))
+    assert version(plain) != version(dated)
+
+
+def test_build_takes_stored_settings():
+    settings = toy_problem(method={"recipe": "paper"}).settings
+    assert build(parse_settings(settings.tree(), "stored")).settings == settings
