@@ -9,7 +9,8 @@ setup: $(VENV)/.ready
 
 # --prefer-binary keeps pip from building from source what has a wheel; constraints.txt holds the tested versions
 $(VENV)/.ready: pyproject.toml constraints.txt
-	$(PYTHON) -c 'import sys; sys.exit(None if sys.version_info >= (3, 11) else "bonas needs Python 3.11 or newer: make PYTHON=python3.11")'
+	@$(PYTHON) -c 'import sys; sys.exit(None if sys.version_info >= (3, 11) else "bonas needs Python 3.11 or newer: make PYTHON=python3.11")'
+	@echo "setting up $(VENV): a few minutes the first time"
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --prefer-binary -c constraints.txt -e '.[dev]'
 	touch $@

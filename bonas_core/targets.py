@@ -37,15 +37,19 @@ class Targets:
     def to_scores(self, values: Vector) -> Vector:
         """Maps targets, also ones never observed, to scores.
 
-        Rank targets are interpolated between observed scores and, beyond the extremes, extended on a straight line.
+        Rank targets are interpolated between observed scores. Beyond the best and the worst they go on as steeply as
+        that half of the scores did on average, so that a few hopeless scores do not stretch what is hoped for.
         """
         if self.kind == "standardise":
             return self.centre + self.spread * values
         if self.kind == "logit":
             return np.asarray(expit(self.centre + self.spread * values))
+        lowest, highest = self.node_values[[0, -1]]
+        middle = np.interp(0, self.node_values, self.nodes)
+        up = (self.nodes[-1] - middle) / highest if highest > 0 else 1.0
+        down = (self.nodes[0] - middle) / lowest if lowest < 0 else 1.0
         inside = np.interp(values, self.node_values, self.nodes)
-        beyond = values - np.clip(values, self.node_values[0], self.node_values[-1])
-        return inside + beyond * self.spread
+        return np.asarray(inside + up * np.maximum(values - highest, 0) + down * np.minimum(values - lowest, 0))
 
 
 def transform(scores: Vector, kind: str) -> Targets:
@@ -64,8 +68,6 @@ def transform(scores: Vector, kind: str) -> Targets:
     centre, spread = _scale(raw)
     values = (raw - centre) / spread
     nodes, first = np.unique(scores, return_index=True)
-    if kind == "rank":
-        _, spread = _scale(scores)
     return Targets(values, kind, centre, spread, nodes, values[first])
 
 

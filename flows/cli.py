@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import shutil
 import signal
 import sys
 from pathlib import Path
@@ -274,7 +275,7 @@ def _run(settings: Settings, search_id: str, as_json: bool) -> None:
             _call_flow(settings, folder)
         except KeyboardInterrupt:
             where = f" --store {settings.store}" if settings.store else ""
-            print(f"interrupted; go on with: bonas resume {folder.id}{where}", file=sys.stderr)
+            print(f"interrupted; go on with: {_program('bonas')} resume {folder.id}{where}", file=sys.stderr)
             raise
     shown = show_search(folder)
     if as_json:
@@ -348,10 +349,20 @@ def _print_search(shown: dict[str, Any]) -> None:
     print(f"report        {shown['report']}")
     store = shown["settings"].get("store")
     suffix = f" --store {store}" if store else ""
-    print(f"next          bonas report {shown['id']}{suffix} · bonas rank {shown['space']} --pool 20")
+    bonas = _program("bonas")
+    print(f"next          {bonas} report {shown['id']}{suffix}")
+    print(f"              {bonas} rank {shown['space']} --pool 20")
     uri = shown["mlflow"].get("uri")
     if uri and str(uri).startswith("sqlite"):
-        print(f"MLflow        mlflow ui --backend-store-uri {uri} --host 127.0.0.1 --workers 1")
+        print(f"              {_program('mlflow')} ui --backend-store-uri {uri} --host 127.0.0.1 --workers 1")
+
+
+def _program(name: str) -> str:
+    """How to call a program of this environment from here: its name if that suffices, else its path."""
+    if shutil.which(name):
+        return name
+    path = Path(sys.executable).parent / name
+    return str(path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path)
 
 
 if __name__ == "__main__":

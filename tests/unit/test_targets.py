@@ -120,5 +120,11 @@ def test_rank_extends_on_a_straight_line_beyond_the_best_and_the_worst():
     low, high = targets.node_values[[0, -1]]
     above = targets.to_scores(np.array([high + 1, high + 2]))
     below = targets.to_scores(np.array([low - 1, low - 2]))
-    np.testing.assert_allclose(above, 0.7 + scores.std() * np.array([1, 2]))
-    np.testing.assert_allclose(below, 0.1 - scores.std() * np.array([1, 2]))
+    np.testing.assert_allclose(above, 0.7 + 0.3 / high * np.array([1, 2]))
+    np.testing.assert_allclose(below, 0.1 + 0.3 / low * np.array([1, 2]))
+
+
+def test_rank_is_not_stretched_upwards_by_a_hopeless_score():
+    scores = np.array([0.1, 0.97, 0.975, 0.98, 0.985, 0.99])
+    targets = transform(scores, "rank")
+    assert targets.to_scores(targets.node_values[-1:] + 1)[0] < 1.0
