@@ -9,6 +9,7 @@ import hashlib
 import io
 import json
 import math
+import os
 import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
@@ -142,9 +143,11 @@ def _run_all(runs: Sequence[_Run], path: Path, jobs: int, fingerprint: str) -> p
     rows = {row["digest"]: row for row in _stored(path) if row["digest"] in wanted}
     missing = [(digest, run) for digest, run in wanted.items() if digest not in rows]
     console = Console(stderr=True)
+    for variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
+        os.environ.setdefault(variable, "1")  # for the processes to come: they share the cores among them
     with (
         Progress(console=console, transient=True, disable=not console.is_terminal) as progress,
-        ProcessPoolExecutor(jobs, mp_context=get_context("spawn"), initializer=_one_thread) as pool,
+        ProcessPoolExecutor(jobs, mp_context=get_context("spawn")) as pool,
     ):
         bar = progress.add_task("searches", total=len(wanted), completed=len(rows))
         futures = {pool.submit(_search, run.method, run.settings): digest for digest, run in missing}
@@ -158,12 +161,6 @@ def _run_all(runs: Sequence[_Run], path: Path, jobs: int, fingerprint: str) -> p
             raise
     _write(path, rows, wanted)
     return pd.DataFrame([rows[digest] for digest in wanted])
-
-
-def _one_thread() -> None:
-    import torch
-
-    torch.set_num_threads(1)
 
 
 def _search(method: str, settings: Settings) -> dict[str, Any]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import platform
+import re
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -23,6 +24,7 @@ _PACKAGES = ("bonas", "torch", "torch-geometric", "numpy", "prefect", "mlflow", 
 
 def default_id(name: str, settings: Settings, overrides: bool) -> str:
     """An id that is the same whenever the same search is asked for, so that asking again continues it."""
+    name = re.sub(r"[^A-Za-z0-9_-]+", "-", name).strip("-_") or "search"
     if not overrides:
         return f"{name}-s{settings.seed}"
     tree = {part: value for part, value in settings.tree().items() if part not in _FREE}

@@ -4,6 +4,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
+
+# by default an example that takes 200 ms fails its test, which says more about the machine than about the code
+settings.register_profile("bonas", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("bonas")
 
 SHARED_DATA = Path(__file__).parents[2] / "shared" / "data"
 

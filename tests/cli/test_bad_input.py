@@ -306,3 +306,4 @@ def test_a_yaml_file_of_ones_own_is_searched_by_its_name(tmp_path: Path) -> None
     (tmp_path / "mine.yaml").write_text(yaml.safe_dump({"evaluator": {"kind": "training"}, "seed": 4}))
     settings, name = load_settings("mine.yaml")
     assert default_id(name, settings, overrides=False) == "mine-s4"
+    assert default_id("my module:Space", settings, overrides=False) == "my-module-Space-s4"

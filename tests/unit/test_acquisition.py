@@ -51,6 +51,14 @@ def test_log_form_agrees_with_the_integral_where_ei_cancels():
         assert log_expected_improvement(posterior(gamma), 0.0) == pytest.approx([expected], rel=1e-9)
 
 
+@pytest.mark.parametrize("x", [300.0, 999.0, 1001.0, 3000.0])
+def test_log_form_agrees_with_the_integral_far_below_the_incumbent(x: float):
+    # with u = s / x the integral of the improvement is pdf(x) / x^2 times one that is nearly 1
+    near_one, _ = quad(lambda s: s * np.exp(-s - s**2 / (2 * x**2)), 0, 60, epsabs=1e-13)
+    expected = norm.logpdf(x) - 2 * np.log(x) + np.log(near_one)
+    assert log_expected_improvement(posterior(-x), 0.0) == pytest.approx([expected], rel=0, abs=1e-8)
+
+
 def test_log_form_is_finite_and_strictly_ordered_far_below_the_incumbent():
     gammas = -np.concatenate([np.geomspace(1e6, 1, 4000), np.linspace(0.999, -10, 500)])
     values = log_expected_improvement(posterior(gammas.tolist()), 0.0)

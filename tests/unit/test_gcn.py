@@ -9,6 +9,7 @@ from torch_geometric.utils import to_undirected
 
 from bonas_core.encoding import PADDING, GraphBatch, with_global_vertex
 from bonas_core.predictors import gcn as module
+from bonas_core.predictors.base import PredictorWeights
 from bonas_core.predictors.gcn import GCN, NORMALISATIONS
 from bonas_core.spaces.nasbench201 import NASBench201
 
@@ -109,6 +110,46 @@ def test_one_layer_of_symmetric_normalisation_is_that_of_torch_geometric():
     edges = to_undirected(torch.from_numpy(np.stack(np.nonzero(graphs.adjacency[0]))), num_nodes=V)
     ours = module._propagation(adjacency, "symmetric")[0] @ x @ layer.lin.weight.T
     torch.testing.assert_close(ours, layer(x, edges))
+
+
+def written_out(gcn: GCN, tensors: dict[str, np.ndarray], known: GraphBatch) -> tuple[np.ndarray, np.ndarray]:
+    """Embeddings of the training set and its predictions, graph by graph, as in Eq. 3 and without padding."""
+    graphs, matrices = with_global_vertex(known), []
+    for labels, edges in zip(graphs.labels, graphs.adjacency, strict=True):
+        V = int((labels != PADDING).sum())
+        A = edges[:V, :V].astype(float)
+        if gcn.normalisation == "symmetric":
+            A = np.maximum(A, A.T) + np.eye(V)
+            P = A / np.sqrt(np.outer(A.sum(axis=0), A.sum(axis=1)))
+        else:
+            P = A.T + np.eye(V)
+            P = P / P.sum(axis=1, keepdims=True) if gcn.normalisation == "row" else P
+        matrices.append(P)
+    hidden = [np.eye(len(graphs.vocabulary))[row[row != PADDING]] for row in graphs.labels]
+    for layer in range(gcn.layers):
+        z = [P @ h @ tensors[f"weight.{layer}"][0] for P, h in zip(matrices, hidden, strict=True)]
+        vertices = np.concatenate(z)
+        mean, std = vertices.mean(axis=0), np.sqrt(vertices.var(axis=0) + 1e-5)
+        gain, shift = tensors[f"gain.{layer}"][0], tensors[f"shift.{layer}"][0]
+        hidden = [np.maximum((rows - mean) / std * gain + shift, 0) for rows in z]
+    embedding = np.array([h[0] for h in hidden])
+    return embedding, (embedding @ tensors["head"][0])[:, 0] + tensors["head_bias"][0]
+
+
+@pytest.mark.parametrize("normalisation", NORMALISATIONS)
+def test_embeddings_of_the_training_set_are_those_of_the_formulas_written_out(normalisation: str):
+    gcn = replace(SMALL, normalisation=normalisation, epochs=0)
+    graphs = graphs_of_many_sizes()
+    rng = np.random.default_rng(2)
+    # weights as far from their initial values as no short training would bring them, gains and shifts included
+    anywhere = {n: t + rng.normal(0, 0.3, t.shape).astype(np.float32) for n, t in fit(gcn, graphs).tensors.items()}
+    weights = gcn.fit(graphs, toy_targets(graphs), np.ones(24), 0, start=PredictorWeights(anywhere))
+    embedding, predicted = written_out(gcn, weights.tensors, graphs)
+    np.testing.assert_allclose(gcn.embed(weights, graphs), embedding, atol=1e-4)
+    # the first loss of a training that goes on is that of the weights that it began with
+    u = np.linspace(0.2, 1.0, len(graphs))
+    later = replace(gcn, epochs=1).fit(graphs, toy_targets(graphs), u, 0, start=weights)
+    assert later.losses[0] == pytest.approx(np.mean(u * (predicted - toy_targets(graphs)) ** 2), rel=1e-4)
 
 
 def test_sums_are_over_predecessors_and_the_vertex_itself():

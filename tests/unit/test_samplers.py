@@ -96,16 +96,18 @@ def test_without_trials_candidates_are_random(sampler: Sampler):
     assert len(pool.genotypes) == 50
 
 
-def test_random_candidates_cover_a_small_space_evenly():
+@pytest.mark.parametrize("size", [5, 10])  # the larger is drawn from a list of what is left
+def test_random_candidates_cover_a_small_space_evenly(size: int):
     space = small_pool(20)
     none = some_trials(0)
     counts = np.zeros(SPACE.size)
     for seed in range(400):
-        counts[SPACE.keys(RandomSampler().pool(space, none, 5, rng(seed)).genotypes).astype(int)] += 1
+        counts[SPACE.keys(RandomSampler().pool(space, none, size, rng(seed)).genotypes).astype(int)] += 1
     drawn = counts[space.keys(space.enumerate()).astype(int)]
-    assert drawn.sum() == 2000
-    assert drawn.min() > 100 - 5 * np.sqrt(100)
-    assert drawn.max() < 100 + 5 * np.sqrt(100)
+    expected = 400 * size / 20
+    assert drawn.sum() == 400 * size
+    assert drawn.min() > expected - 5 * np.sqrt(expected)
+    assert drawn.max() < expected + 5 * np.sqrt(expected)
 
 
 def test_the_winner_is_the_best_where_the_tournament_is_the_whole_population():

@@ -3,9 +3,11 @@ import os
 import signal
 import subprocess
 import sys
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
+from filelock import FileLock
 
 from bonas_core.errors import SearchLockedError, StoreError
 from bonas_core.storage import check_id, is_locked, make_folder, single_writer, store_folder, write_whole
@@ -175,9 +177,19 @@ def test_a_second_writer_in_the_same_process_is_refused_too(tmp_path: Path):
     assert not is_locked(tmp_path)
 
 
-def test_an_error_frees_the_right_to_write(tmp_path: Path):
-    with pytest.raises(RuntimeError), single_writer(tmp_path):
-        raise RuntimeError
+@pytest.mark.parametrize("error", [None, RuntimeError, KeyboardInterrupt])
+def test_the_right_to_write_is_given_back_at_the_end(error: type | None, tmp_path: Path, monkeypatch):
+    kept = []  # so that no lock is freed merely by being collected
+
+    def keeping(path: Path) -> FileLock:
+        kept.append(FileLock(path))
+        return kept[-1]
+
+    monkeypatch.setattr("bonas_core.storage.FileLock", keeping)
+    with pytest.raises(error) if error else nullcontext(), single_writer(tmp_path):
+        assert is_locked(tmp_path)
+        if error:
+            raise error
     assert not is_locked(tmp_path)
 
 

@@ -55,6 +55,12 @@ def test_an_index_column_gives_the_official_index(column: str, path: Path):
     assert evaluate(evaluator, 2).metrics["index"] == 15_624
 
 
+@pytest.mark.parametrize("values", [["a", "b", "c", "d", "e"], [0, 1, None, 3, 4], [0, 1, 2, 3, 4.5]])
+def test_an_index_that_is_not_made_of_whole_numbers_is_refused(values: list, path: Path):
+    with pytest.raises(TableError, match="column `arch_index` does not hold whole numbers; correct or drop it"):
+        TableEvaluator(SPACE, written(frame(arch_index=values), path), "val")
+
+
 def test_official_names_of_columns_are_known(path: Path):
     table = frame().rename(columns={"architecture": "arch_str"})
     assert evaluate(TableEvaluator(SPACE, written(table, path), "val"), 1).objective == 67.5
