@@ -6,7 +6,7 @@ of a recipe cannot change a search that has begun.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Annotated, Any, Literal
 
 import yaml
@@ -299,6 +299,15 @@ def parse_yaml(text: str, source: str) -> dict[str, Any]:
     if not isinstance(tree, dict):
         raise SettingsError(f"settings `{source}`: the top level is not a mapping; write `name: value` lines")
     return tree
+
+
+def leaves(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """The leaves of a tree of settings, each with its dotted name."""
+    for name, value in tree.items():
+        if isinstance(value, Mapping):
+            yield from leaves(value, f"{prefix}{name}.")
+        else:
+            yield prefix + name, value
 
 
 def with_override(tree: Mapping[str, Any], assignment: str) -> dict[str, Any]:

@@ -45,6 +45,12 @@ def write_whole(path: Path, data: bytes) -> None:
     sync_folder(path.parent)
 
 
+def remove_unfinished(folder: Path) -> None:
+    """Removes what `write_whole` had not finished writing in a folder and below when its process was killed."""
+    for path in folder.rglob(".*.tmp"):
+        path.unlink(missing_ok=True)
+
+
 def sync_folder(folder: Path) -> None:
     """Makes renames within a folder outlive a loss of power."""
     descriptor = os.open(folder, os.O_RDONLY)

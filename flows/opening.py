@@ -6,7 +6,6 @@ import hashlib
 import json
 import platform
 import re
-from collections.abc import Iterator
 from datetime import UTC, datetime
 from importlib.metadata import version
 from typing import Any
@@ -14,7 +13,7 @@ from uuid import uuid4
 
 from bonas_core.build import Problem, build
 from bonas_core.errors import SettingsError
-from bonas_core.settings import Settings, parse_settings
+from bonas_core.settings import Settings, leaves, parse_settings
 from bonas_core.storage import check_writable, is_locked, single_writer
 from tasks.workspace import SearchFolder, search_folder
 
@@ -102,8 +101,8 @@ def new_uid() -> str:
 
 
 def _check_continued(folder: SearchFolder, settings: Settings) -> None:
-    stored = dict(_leaves(folder.read()["settings"]))
-    given = dict(_leaves(settings.tree()))
+    stored = dict(leaves(folder.read()["settings"]))
+    given = dict(leaves(settings.tree()))
     for name in sorted(stored.keys() | given.keys()):
         if stored.get(name) == given.get(name) or name in ("store", "evaluator.table"):
             continue  # a table that has moved is known by its fingerprint
@@ -118,11 +117,3 @@ def _check_continued(folder: SearchFolder, settings: Settings) -> None:
 
 def _larger(given: Any, stored: Any) -> bool:
     return given is None or (stored is not None and given >= stored)
-
-
-def _leaves(tree: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    for name, value in tree.items():
-        if isinstance(value, dict):
-            yield from _leaves(value, f"{prefix}{name}.")
-        else:
-            yield prefix + name, value

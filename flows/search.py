@@ -29,7 +29,7 @@ from bonas_core.errors import SearchLockedError
 from bonas_core.history import TrialHistory
 from bonas_core.search import SearchLog, StopRule, failed, next_step
 from bonas_core.settings import Settings
-from bonas_core.storage import make_folder, single_writer
+from bonas_core.storage import make_folder, remove_unfinished, single_writer
 from bonas_core.strategy import Proposal
 from bonas_core.trials import Trial
 from flows.artifacts import Artifacts
@@ -109,10 +109,19 @@ class SearchRun:
             folder.write(manifest(problem, settings, uid, self.publisher.ids()))
         self.history = TrialHistory(folder.trials)
         self.log = SearchLog(problem, self.history)
+        self.clear()
         self.rule = StopRule(problem)
         self._began: dict[int, float] = {}
         self.artifacts = Artifacts(folder.id, problem.objective, settings.budget.trials)
         self.observer.started(folder.id, settings, self.log)
+
+    def clear(self) -> None:
+        """Removes what a killed process left behind: half-written files, training state of trials that are recorded."""
+        remove_unfinished(self.folder.path)
+        wanted = {str(trial.trial) for trial in self.log.pending}
+        for path in self.folder.checkpoints.glob("*"):
+            if path.name not in wanted:
+                shutil.rmtree(path, ignore_errors=True)
 
     def until_done(self) -> str:
         """Runs rounds until the budget is spent; says why it stopped."""

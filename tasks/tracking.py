@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import re
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,7 +19,7 @@ from urllib.parse import urlsplit
 
 from bonas_core.errors import ModelError, SettingsError
 from bonas_core.model import FILE_NAME, PredictorModel, read_model
-from bonas_core.settings import Settings
+from bonas_core.settings import Settings, leaves
 from bonas_core.trials import Objective, Trial, TrialState
 from tasks.workspace import default_tracking_uri, home
 
@@ -251,8 +251,8 @@ class Tracker:
             return run_id
         tags = {_SEARCH_TAG: self._uid, "bonas.kind": "search"}
         run = self.client.create_run(self.experiment_id, tags=tags, run_name=self.search_id)
-        leaves = [Param(name, str(value)[:500]) for name, value in _leaves(settings.tree()) if value is not None]
-        self.client.log_batch(run.info.run_id, params=leaves)
+        parameters = [Param(name, str(value)[:500]) for name, value in leaves(settings.tree()) if value is not None]
+        self.client.log_batch(run.info.run_id, params=parameters)
         return str(run.info.run_id)
 
     def _last_logged(self) -> int:
@@ -300,11 +300,3 @@ def _champion(client: MlflowClient, registered: str) -> Any:
         return client.get_model_version_by_alias(registered, CHAMPION)
     except MlflowException:
         return None
-
-
-def _leaves(tree: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    for name, value in tree.items():
-        if isinstance(value, dict):
-            yield from _leaves(value, f"{prefix}{name}.")
-        else:
-            yield prefix + name, value

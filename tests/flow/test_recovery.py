@@ -63,6 +63,8 @@ def test_a_search_killed_in_a_training_ends_as_if_it_had_run_through(tmp_path: P
         )
     shown = subprocess.run(bonas("show", "killed", "--store", store, "--json"), capture_output=True, text=True)
     assert json.loads(shown.stdout)["state"] == "interrupted"
+    (store / "killed" / "trials" / ".trial-000003.parquet.abc.tmp").write_bytes(b"half")
+    (store / "killed" / "checkpoints" / "0").mkdir(exist_ok=True)  # as left by a kill right after trial 0 was recorded
     resumed = subprocess.run(bonas("resume", "killed", "--store", store, "--json"), capture_output=True, text=True)
     assert resumed.returncode == 0, resumed.stderr
     shown_after = json.loads(resumed.stdout)
@@ -70,6 +72,7 @@ def test_a_search_killed_in_a_training_ends_as_if_it_had_run_through(tmp_path: P
     assert shown_after["evaluations"] == shown_after["distinct"] == SETTINGS["budget"]["trials"]  # type: ignore[index]
     assert rows(store / "killed" / "trials") == rows(store / "whole" / "trials")
     assert not list((store / "killed" / "checkpoints").iterdir())
+    assert not list((store / "killed").rglob("*.tmp"))
 
 
 def test_an_interrupted_search_says_how_to_go_on(tmp_path: Path) -> None:

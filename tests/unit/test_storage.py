@@ -10,7 +10,15 @@ import pytest
 from filelock import FileLock
 
 from bonas_core.errors import SearchLockedError, StoreError
-from bonas_core.storage import check_id, is_locked, make_folder, single_writer, store_folder, write_whole
+from bonas_core.storage import (
+    check_id,
+    is_locked,
+    make_folder,
+    remove_unfinished,
+    single_writer,
+    store_folder,
+    write_whole,
+)
 
 REPOSITORY = Path(__file__).parents[2]
 HOLD = """
@@ -210,3 +218,14 @@ def test_a_folder_that_cannot_be_locked_is_named(tmp_path: Path):
     (tmp_path / ".lock").mkdir()
     with pytest.raises(StoreError, match="cannot be locked"), single_writer(tmp_path):
         pass
+
+
+def test_what_a_killed_process_had_not_finished_writing_is_removed(tmp_path: Path) -> None:
+    (tmp_path / "trials").mkdir()
+    kept = [tmp_path / "search.json", tmp_path / ".lock", tmp_path / "trials" / "trial-000000.parquet"]
+    gone = [tmp_path / ".search.json.x1.tmp", tmp_path / "trials" / ".trial-000001.parquet.y2.tmp"]
+    for path in (*kept, *gone):
+        path.write_bytes(b"content")
+    remove_unfinished(tmp_path)
+    assert all(path.exists() for path in kept)
+    assert not any(path.exists() for path in gone)
