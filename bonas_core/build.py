@@ -43,7 +43,7 @@ def build(settings: Settings) -> Problem:
         SettingsError: a name cannot be resolved, or settings contradict each other.
         TableError: the evaluator's table cannot be used.
     """
-    space = resolve("space", settings.space)()
+    space = build_space(settings.space)
     evaluator = build_evaluator(settings, space)
     objective = Objective(evaluator.objective, evaluator.unit, evaluator.direction)
     if settings.predictor.targets == "logit" and not objective.is_fraction:
@@ -53,6 +53,23 @@ def build(settings: Settings) -> Problem:
         )
     strategy = resolve("method", settings.method.name)(evaluator.space, settings, objective)
     return Problem(settings, evaluator, strategy, objective)
+
+
+def build_space(name: str) -> SearchSpace:
+    """Makes a space by its registered name or `module:object`.
+
+    Raises:
+        SettingsError: there is none, or it is not a space.
+    """
+    try:
+        space = resolve("space", name)()
+    except TypeError as error:
+        raise SettingsError(f"space `{name}`: {error}; name a class that is made without arguments") from None
+    if not isinstance(space, SearchSpace):
+        raise SettingsError(
+            f"space `{name}` is a {type(space).__name__}, not a search space; see bonas_core/spaces/base.py"
+        )
+    return space
 
 
 def build_evaluator(settings: Settings, space: SearchSpace) -> Evaluator:

@@ -128,7 +128,7 @@ def single_writer(folder: Path) -> Iterator[None]:
     """
     lock = FileLock(folder / ".lock")
     try:
-        lock.acquire(timeout=0)
+        lock.acquire(timeout=0.5)  # `is_locked` of another process holds it for a moment
     except Timeout:
         who = _holder(folder)
         raise SearchLockedError(

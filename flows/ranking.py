@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from bonas_core.registry import resolve
-from bonas_core.spaces.base import SearchSpace, distinct
+from bonas_core.build import build_space
+from bonas_core.spaces.base import distinct
 from bonas_core.strategy import initial_design
 from tasks.tracking import CHAMPION, connect, load_registered, registered_name
 
@@ -26,7 +26,7 @@ def rank(
     Raises:
         InputError: space, architecture or model is unknown, or the model is of another space.
     """
-    space: SearchSpace = resolve("space", space_name)()
+    space = build_space(space_name)
     genotypes = space.parse(architectures) if architectures else initial_design(space, pool, seed)
     genotypes = genotypes[distinct(space.keys(genotypes), np.array([], dtype=np.uint64))]
     uri = model or f"models:/{registered_name(space.name)}@{CHAMPION}"

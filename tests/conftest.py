@@ -17,8 +17,17 @@ SHARED_DATA = Path(__file__).parents[2] / "shared" / "data"
 def shared_data() -> Path:
     """The folder of real benchmark tables; tests that need it are skipped where it is not there."""
     if not SHARED_DATA.is_dir():
-        pytest.skip(f"the benchmark tables are not here: folder {SHARED_DATA} is missing")
+        pytest.skip(f"the benchmark tables, such as nasbench201.parquet, are not here: folder {SHARED_DATA} is missing")
     return SHARED_DATA
+
+
+@pytest.fixture(scope="session")
+def nasbench201_table(shared_data: Path) -> Path:
+    """The real table of NAS-Bench-201."""
+    path = shared_data / "nasbench201.parquet"
+    if not path.is_file():
+        pytest.skip(f"the table of NAS-Bench-201 is not here: file {path} is missing")
+    return path
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -97,6 +97,8 @@ def test_yaml_that_is_not_a_mapping(refused: Callable[..., str], tmp_path: Path)
         ("evaluator.epochs=0", "evaluator.epochs"),
         ("space=nasbench999", "`nasbench999` is unknown"),
         ("space=no.module:Space", "cannot be loaded"),
+        ("space=math:pi", "space `math:pi`"),
+        ("space=collections:OrderedDict", "not a search space"),
         ("method.name=magic", "`magic` is unknown"),
         ("method.sampler=dice", "`dice` is unknown"),
         ("predictor.kind=oracle", "`oracle` is unknown"),

@@ -31,10 +31,10 @@ def test_official_strings_are_read_in_string_order(text: str, operations: tuple[
     assert architecture.text == architecture.key == text
 
 
-def test_anchors_are_the_first_rows_of_the_official_table(shared_data):
+def test_anchors_are_the_first_rows_of_the_official_table(nasbench201_table):
     import pyarrow.parquet as pq
 
-    table = pq.read_table(shared_data / "nasbench201.parquet", columns=["arch_index", "arch_str"]).to_pydict()
+    table = pq.read_table(nasbench201_table, columns=["arch_index", "arch_str"]).to_pydict()
     assert dict(zip(table["arch_index"], table["arch_str"], strict=True))[0] == INDEX_0
     assert dict(zip(table["arch_index"], table["arch_str"], strict=True))[1] == INDEX_1
     assert set(table["arch_str"]) == set(SPACE.format(SPACE.enumerate()))

@@ -200,13 +200,15 @@ def test_a_file_that_is_no_csv_is_refused(data: bytes, tmp_path: Path):
 @pytest.mark.parametrize(
     ("column", "optimum", "index"), [("cifar10_val_200", 91.6067, 6111), ("cifar100_val_200", 73.4933, 9930)]
 )
-def test_optima_of_the_real_table_are_the_published_ones(column: str, optimum: float, index: int, shared_data: Path):
-    evaluator = TableEvaluator(SPACE, str(shared_data / "nasbench201.parquet"), column)
+def test_optima_of_the_real_table_are_the_published_ones(
+    column: str, optimum: float, index: int, nasbench201_table: Path
+):
+    evaluator = TableEvaluator(SPACE, str(nasbench201_table), column)
     values = evaluator.objectives()
     assert evaluator.space is SPACE
     assert len(values) == 15_625
     assert max(values) == pytest.approx(optimum, abs=5e-5)
-    table = pd.read_parquet(shared_data / "nasbench201.parquet").set_index("arch_index")
+    table = pd.read_parquet(nasbench201_table).set_index("arch_index")
     best = SPACE.architecture(SPACE.parse([table.loc[index, "arch_str"]])[0])
     outcome = evaluator.evaluate(best, CONTEXT)
     assert (outcome.objective, outcome.metrics["index"]) == (max(values), index)
