@@ -219,9 +219,9 @@ def _table2(
     best = values.max() if direction == "maximise" else values.min()
     ties = int((values == best).sum())
     lines = [
-        f"# Samples to the optimum: {space}, {objective}",
+        f"# Samples to the optimum: {objective}",
         "",
-        f"{direction.capitalize()} `{objective}` over {len(values)} cells; the optimum is {best:g} "
+        f"{direction.capitalize()} `{objective}` over {len(values)} cells of {space}; the optimum is {best:g} "
         f"({ties} cell{'s'[: ties != 1]}). {seeds} seeds a method; evaluations include the initial random ones. "
         "Mean ± standard error.",
         "",

@@ -227,6 +227,8 @@ _CommandLineError = typer.BadParameter.__mro__[2]
 
 
 def _exit_code(arguments: list[str]) -> int:
+    if str(Path.cwd()) not in sys.path:
+        sys.path.append(str(Path.cwd()))  # `module:object` may name a module that stands here; last, to shadow nothing
     try:
         result = typer.main.get_command(app).main(args=arguments, prog_name="bonas", standalone_mode=False)
         sys.stdout.flush()

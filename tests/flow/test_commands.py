@@ -142,6 +142,36 @@ def test_the_real_table_is_prepared_checked_and_searched(
     assert found["reason"].startswith("objective 91.6067 reached")
 
 
+OWN_TRAINING = """
+from bonas_core.evaluators.base import Outcome
+
+
+class MyTraining:
+    objective, unit, direction = "my loss", "nats", "minimise"
+
+    def __init__(self, space, width=32):
+        self.space, self.width = space, width
+        self.fingerprint = f"mine-{width}"
+
+    def evaluate(self, architecture, context):
+        return Outcome(self.width - architecture.operations.count("nor_conv_3x3"), metrics={"test": 1.0})
+"""
+
+
+def test_a_training_function_of_ones_own_stands_in_the_working_folder(
+    bonas: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "mine.py").write_text(OWN_TRAINING)
+    monkeypatch.chdir(tmp_path)
+    setting = "evaluator={kind: mine:MyTraining, width: 64}"
+    arguments = ["search", "quickstart", "--trials", "14", "--set", setting, "--store", "store", "--id", "mine"]
+    found = json.loads(bonas(*arguments, "--json"))
+    assert found["objective"] == {"name": "my loss", "unit": "nats", "direction": "minimise"}
+    best = found["best"]
+    assert best["objective"] == 64 - best["architecture"].count("nor_conv_3x3")
+    assert "minimise" in bonas("show", "mine", "--store", "store")
+
+
 def test_presets_are_listed_with_a_line_each(bonas: Command) -> None:
     printed = bonas("presets")
     for name in ("quickstart", "nb201-c10-val", "nb201-c10-test", "nb201-c100-val", "nb201-c100-test"):
