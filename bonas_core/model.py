@@ -16,7 +16,8 @@ from pydantic import ValidationError
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
-from bonas_core.bonas import FittedPredictor, Surrogate
+from bonas_core.bonas import Bonas, FittedPredictor, Surrogate
+from bonas_core.build import Problem
 from bonas_core.errors import ModelError
 from bonas_core.predictors.base import Predictor, PredictorWeights
 from bonas_core.registry import resolve
@@ -25,7 +26,7 @@ from bonas_core.settings import PredictorSettings
 from bonas_core.spaces.base import Genotypes, SearchSpace
 from bonas_core.storage import write_whole
 from bonas_core.targets import Targets
-from bonas_core.trials import Objective
+from bonas_core.trials import Objective, Trials
 
 FORMAT = 1
 FILE_NAME = "predictor.safetensors"
@@ -103,6 +104,23 @@ class PredictorModel:
         }
         contiguous = {name: np.ascontiguousarray(array) for name, array in tensors.items()}
         write_whole(path, save(contiguous, metadata={"bonas": json.dumps(described)}))
+
+
+def fit_model(problem: Problem, strategy: Bonas, trials: Trials, seed: int) -> PredictorModel:
+    """Trains the predictor that the next proposal uses, with its regression on the same trials."""
+    space = strategy.space
+    fitted = strategy.fit_predictor(trials, seed)
+    seen = trials.first(fitted.trained_on)
+    features = strategy.predictor.embed(fitted.weights, space.encode(seen.genotypes))
+    return PredictorModel(
+        space=space.name,
+        encoding_version=space.encoding_version,
+        vocabulary=space.vocabulary,
+        settings=problem.settings.predictor,
+        objective=problem.objective,
+        fitted=fitted,
+        surrogate=strategy.fit_surrogate(seen, features),
+    )
 
 
 def read_model(path: Path) -> PredictorModel:

@@ -7,6 +7,7 @@ history is the only state of a search.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
 
 from prefect import task
@@ -16,7 +17,8 @@ from prefect.runtime import task_run
 from bonas_core import search
 from bonas_core.bonas import Bonas, Features, FittedPredictor
 from bonas_core.build import Problem
-from bonas_core.model import FILE_NAME, PredictorModel, read_model
+from bonas_core.errors import ModelError
+from bonas_core.model import FILE_NAME, PredictorModel, fit_model, read_model
 from bonas_core.samplers import Pool
 from bonas_core.storage import make_folder
 from bonas_core.strategy import Proposal, Strategy
@@ -38,22 +40,11 @@ def sample_pool(strategy: Bonas, trials: Trials, seed: int) -> Pool:
 @task(name="retrain GCN", cache_policy=NO_CACHE)
 def retrain_predictor(problem: Problem, strategy: Bonas, trials: Trials, seed: int, path: Path) -> PredictorModel:
     """Train the predictor of this round and store it with its regression; a stored one is not trained again."""
-    if path.is_file():
+    with suppress(ModelError):  # missing or damaged: it can be had again
         model = read_model(path)
         strategy.remember(model.fitted)
         return model
-    fitted = strategy.fit_predictor(trials, seed)
-    seen = trials.first(fitted.trained_on)
-    features = strategy.predictor.embed(fitted.weights, strategy.space.encode(seen.genotypes))
-    model = PredictorModel(
-        space=strategy.space.name,
-        encoding_version=strategy.space.encoding_version,
-        vocabulary=strategy.space.vocabulary,
-        settings=problem.settings.predictor,
-        objective=problem.objective,
-        fitted=fitted,
-        surrogate=strategy.fit_surrogate(seen, features),
-    )
+    model = fit_model(problem, strategy, trials, seed)
     make_folder(path.parent)
     model.write(path)
     return model

@@ -197,3 +197,17 @@ def test_runs_have_names_that_a_person_understands(store: Path) -> None:
         names = FlowRunFilter(name=FlowRunFilterName(like_="named"))
         found = {flow_run.name for flow_run in client.read_flow_runs(flow_run_filter=names)}
     assert {"named", "named · round 0", "named · round 1", "named · round 2"} <= found
+
+
+def test_a_damaged_predictor_is_trained_again(store: Path) -> None:
+    from flows.search import search
+
+    search(settings_for(store, trials=7, **METHODS["best"]), search_id="damaged")
+    search(settings_for(store, trials=7, **METHODS["best"]), search_id="intact")
+    for path in (store / "damaged" / "predictors").glob("*/*.safetensors"):
+        path.write_bytes(path.read_bytes()[:50])
+    for name in ("damaged", "intact"):
+        search(settings_for(store, trials=11, **METHODS["best"]), search_id=name)
+    assert comparable(TrialHistory(store / "damaged" / "trials")) == comparable(
+        TrialHistory(store / "intact" / "trials")
+    )

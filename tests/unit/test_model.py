@@ -9,7 +9,7 @@ from safetensors.numpy import save_file
 
 from bonas_core.bonas import Bonas
 from bonas_core.errors import ModelError
-from bonas_core.model import PredictorModel, read_model
+from bonas_core.model import PredictorModel, fit_model, read_model
 from bonas_core.search import SearchLog, run
 from bonas_core.spaces.nasbench201 import NASBench201
 from bonas_core.testing import ToyEvaluator, toy_problem
@@ -45,18 +45,7 @@ def fitted(evaluator: str = "bonas_core.testing:ToyEvaluator", **predictor) -> t
     log = run(problem)
     strategy = problem.strategy
     assert isinstance(strategy, Bonas)
-    network = strategy.fit_predictor(log.trials, 0)
-    features = strategy.predictor.embed(network.weights, strategy.space.encode(log.trials.genotypes))
-    model = PredictorModel(
-        space=strategy.space.name,
-        encoding_version=strategy.space.encoding_version,
-        vocabulary=strategy.space.vocabulary,
-        settings=problem.settings.predictor,
-        objective=problem.objective,
-        fitted=network,
-        surrogate=strategy.fit_surrogate(log.trials, features),
-    )
-    return model, log
+    return fit_model(problem, strategy, log.trials, 0), log
 
 
 @pytest.fixture(scope="module")
