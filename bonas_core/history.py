@@ -7,7 +7,6 @@ without changing what is read.
 
 from __future__ import annotations
 
-import io
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -17,7 +16,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from bonas_core.errors import StoreError
-from bonas_core.storage import make_folder, write_whole
+from bonas_core.storage import make_folder, write_table
 from bonas_core.trials import Trial, TrialState
 
 SCHEMA_VERSION = 1
@@ -145,9 +144,7 @@ class TrialHistory:
         self._write_table(name, pa.Table.from_pydict(columns, schema=SCHEMA))
 
     def _write_table(self, name: str, table: pa.Table) -> None:
-        buffer = io.BytesIO()
-        pq.write_table(table.replace_schema_metadata(SCHEMA.metadata), buffer)
-        write_whole(make_folder(self.location) / f"{name}.parquet", buffer.getvalue())
+        write_table(make_folder(self.location) / f"{name}.parquet", table.replace_schema_metadata(SCHEMA.metadata))
 
 
 def _read_part(path: Path) -> pa.Table:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import re
@@ -13,6 +14,8 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 from filelock import FileLock, Timeout
 
 from bonas_core.errors import SearchLockedError, StoreError
@@ -45,6 +48,13 @@ def write_whole(path: Path, data: bytes) -> None:
     sync_folder(path.parent)
 
 
+def write_table(path: Path, table: pa.Table, compression: str = "snappy") -> None:
+    """Writes a Parquet file, whole or not at all."""
+    buffer = io.BytesIO()
+    pq.write_table(table, buffer, compression=compression)
+    write_whole(path, buffer.getvalue())
+
+
 def remove_unfinished(folder: Path) -> None:
     """Removes what `write_whole` had not finished writing in a folder and below when its process was killed."""
     for path in folder.rglob(".*.tmp"):
@@ -72,8 +82,7 @@ def make_folder(path: Path) -> Path:
         raise StoreError(
             f"store folder `{path}` cannot be made: {error.strerror}; choose another with --store"
         ) from None
-    if not os.access(path, os.W_OK | os.X_OK):
-        raise StoreError(f"store folder `{path}` is not writable; choose another with --store")
+    check_writable(path)
     return path
 
 

@@ -14,6 +14,7 @@ from prefect.artifacts import (
     update_progress_artifact,
 )
 
+from bonas_core.report.analysis import leaderboard
 from bonas_core.search import SearchLog
 from bonas_core.trials import Objective
 
@@ -58,8 +59,6 @@ class Artifacts:
             self._progress = made if isinstance(made, UUID) else None
         else:
             update_progress_artifact(self._progress, progress)
-        done = [trial for trial in log.rows if trial.objective is not None]
-        done.sort(key=lambda trial: -self._objective.score(trial.objective or 0.0))
         table = [
             {
                 "rank": rank,
@@ -69,6 +68,6 @@ class Artifacts:
                 "predicted": trial.predicted_mean,
                 "architecture": trial.architecture,
             }
-            for rank, trial in enumerate(done[:_LEADERS], start=1)
+            for rank, trial in enumerate(leaderboard(log.rows, self._objective)[:_LEADERS], start=1)
         ]
         create_table_artifact(table, key=f"leaderboard-{self._key}", description=f"Best trials of {self._id}")

@@ -6,7 +6,6 @@ Runs are written as they end; a benchmark that was stopped goes on with those th
 from __future__ import annotations
 
 import hashlib
-import io
 import json
 import math
 import os
@@ -29,7 +28,7 @@ from bonas_core.build import build
 from bonas_core.errors import SettingsError, StoreError
 from bonas_core.evaluators.base import ClosedEvaluator
 from bonas_core.settings import Settings
-from bonas_core.storage import make_folder, write_whole
+from bonas_core.storage import make_folder, write_table, write_whole
 from flows.presets import load_settings
 from tasks.workspace import home
 
@@ -200,9 +199,7 @@ def _stored(path: Path) -> list[dict[str, Any]]:
 
 
 def _write(path: Path, rows: Mapping[str, dict[str, Any]], wanted: Mapping[str, _Run]) -> None:
-    buffer = io.BytesIO()
-    pq.write_table(pa.Table.from_pylist([rows[digest] for digest in wanted if digest in rows]), buffer)
-    write_whole(path, buffer.getvalue())
+    write_table(path, pa.Table.from_pylist([rows[digest] for digest in wanted if digest in rows]))
 
 
 def _table2(

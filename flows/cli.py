@@ -112,7 +112,7 @@ def show(search_id: SearchId, store: Store = None, as_json: AsJson = False) -> N
     """Show where a search stands and what it has found."""
     from flows.reporting import show_search
 
-    shown = show_search(_existing(search_id, store))
+    shown = show_search(_folder(search_id, store))
     if as_json:
         _print_json(shown)
     else:
@@ -131,7 +131,7 @@ def report(
     from flows.opening import stored_settings
     from flows.reporting import write_search_report
 
-    folder = _existing(search_id, store)
+    folder = _folder(search_id, store)
     problem = build(stored_settings(search_id, store, None))
     print(write_search_report(folder, problem, TrialHistory(folder.trials).trials(), folder.state(), out))
 
@@ -314,7 +314,7 @@ def _use_local_services() -> None:
     os.environ.setdefault("PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL", "CRITICAL")
 
 
-def _existing(search_id: str, store: str | None) -> SearchFolder:
+def _folder(search_id: str, store: str | None) -> SearchFolder:
     from tasks.workspace import search_folder
 
     return search_folder(search_id, store)

@@ -38,10 +38,11 @@ def check_openable(folder: SearchFolder, settings: Settings) -> Problem:
         InputError: a setting, the table, the store or an earlier search of this id stands in the way.
     """
     check_writable(folder.path)
-    if folder.exists():
-        _check_continued(folder, settings)
+    stored = folder.read() if folder.exists() else None
+    if stored is not None:
+        _check_continued(folder.id, stored["settings"], settings)
     problem = build(settings)
-    if folder.exists() and folder.read()["fingerprint"] != problem.evaluator.fingerprint:
+    if stored is not None and stored["fingerprint"] != problem.evaluator.fingerprint:
         raise SettingsError(
             f"search `{folder.id}`: the evaluator's data or recipe is not what the search was started with; "
             "restore it, or start another search with --id"
@@ -100,8 +101,8 @@ def new_uid() -> str:
     return uuid4().hex
 
 
-def _check_continued(folder: SearchFolder, settings: Settings) -> None:
-    stored = dict(leaves(folder.read()["settings"]))
+def _check_continued(search_id: str, before: dict[str, Any], settings: Settings) -> None:
+    stored = dict(leaves(before))
     given = dict(leaves(settings.tree()))
     for name in sorted(stored.keys() | given.keys()):
         if stored.get(name) == given.get(name) or name in ("store", "evaluator.table"):
@@ -110,7 +111,7 @@ def _check_continued(folder: SearchFolder, settings: Settings) -> None:
             continue
         remedy = "give a larger one" if name.startswith("budget") else f"keep it at {stored.get(name)}"
         raise SettingsError(
-            f"search `{folder.id}` was started with {name} = {stored.get(name)}, not {given.get(name)}; "
+            f"search `{search_id}` was started with {name} = {stored.get(name)}, not {given.get(name)}; "
             f"{remedy}, or start another search with --id"
         )
 

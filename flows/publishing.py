@@ -8,6 +8,7 @@ next time, and nothing twice.
 from __future__ import annotations
 
 import logging
+from collections import defaultdict
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 
@@ -93,9 +94,13 @@ class Publisher:
         for path in sorted(self._folder.predictors.glob(f"*/{FILE_NAME}")):
             if not tracker.is_published(path.parent.name.rpartition("-")[2]):
                 tracker.publish_predictor(path, read_model(path))
-        for version in dict.fromkeys(trial.predictor_version for trial in trials):
-            score = honest_score(trials, version) if version else None
-            if version and score and self._scores.get(version) != score:
+        by_version: dict[str, list[Trial]] = defaultdict(list)
+        for trial in trials:
+            if trial.predictor_version:
+                by_version[trial.predictor_version].append(trial)
+        for version, predicted in by_version.items():
+            score = honest_score(predicted)
+            if score and self._scores.get(version) != score:
                 tracker.score_predictor(version, score)
                 self._scores[version] = score
         tracker.log_trials([trial for trial in trials if trial.state.is_finished], self._objective)

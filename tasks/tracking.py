@@ -19,8 +19,9 @@ from urllib.parse import urlsplit
 
 from bonas_core.errors import ModelError, SettingsError
 from bonas_core.model import FILE_NAME, PredictorModel, read_model
+from bonas_core.report.analysis import honest_correlation
 from bonas_core.settings import Settings, leaves
-from bonas_core.trials import Objective, Trial, TrialState
+from bonas_core.trials import Objective, Trial
 from tasks.workspace import default_tracking_uri, home
 
 if TYPE_CHECKING:
@@ -33,6 +34,7 @@ _PREDICTOR_TAG = "bonas.predictor"
 _SCORE_TAG = "bonas.honest_score"
 _SCHEMES = ("sqlite", "http", "https", "postgresql", "mysql", "mssql", "databricks")
 _MANY = 1000
+_FEWEST = 5  # trials behind an honest score
 _MODEL_URI = re.compile(r"models:/([^/@]+)(?:@([^/@]+)|/(\d+))")
 
 
@@ -78,19 +80,12 @@ class HonestScore:
         return math.tanh(z - 1 / math.sqrt(self.trials - 3))
 
 
-def honest_score(trials: Sequence[Trial], version: str) -> HonestScore | None:
-    """Score of one predictor version, or None where it has proposed fewer than 5 trials or they do not vary."""
-    from scipy.stats import spearmanr
-
-    pairs = [
-        (trial.predicted_mean, trial.objective)
-        for trial in trials
-        if trial.predictor_version == version and trial.state is TrialState.DONE and trial.predicted_mean is not None
-    ]
-    if len(pairs) < 5 or any(len(set(column)) < 2 for column in zip(*pairs, strict=True)):
+def honest_score(trials: Sequence[Trial]) -> HonestScore | None:
+    """Score of the predictor that proposed these trials, or None where they are fewer than 5 or do not vary."""
+    found = honest_correlation(trials)
+    if found.spearman is None or found.n < _FEWEST:
         return None
-    predicted, found = zip(*pairs, strict=True)
-    return HonestScore(float(spearmanr(predicted, found).statistic), len(pairs))
+    return HonestScore(found.spearman, found.n)
 
 
 class Tracker:
@@ -205,11 +200,8 @@ class Tracker:
 
         now = int(time.time() * 1000)
         self.client.log_batch(self.run_id, [Metric(key, value, now, 0) for key, value in figures.items()])
-        status = {"finished": "FINISHED", "interrupted": "KILLED", "failed": "FAILED"}.get(state, "RUNNING")
-        if status == "RUNNING":
-            self.client.update_run(self.run_id, status)
-        else:
-            self.client.set_terminated(self.run_id, status)
+        status = {"finished": "FINISHED", "failed": "FAILED"}.get(state, "KILLED")
+        self.client.set_terminated(self.run_id, status)
 
     def _experiment(self, name: str) -> str:
         from mlflow.exceptions import MlflowException

@@ -7,7 +7,6 @@ README.md shows how to export one from the official NATS-Bench or NAS-Bench-201 
 from __future__ import annotations
 
 import hashlib
-import io
 import json
 from pathlib import Path
 
@@ -25,7 +24,7 @@ from bonas_core.evaluators.table import (
     read_table,
 )
 from bonas_core.spaces.nasbench201 import NASBench201
-from bonas_core.storage import make_folder, write_whole
+from bonas_core.storage import make_folder, write_table
 
 SOURCE = (
     "a CSV or Parquet with arch_str and accuracies; data/nasbench201/README.md says how to export the official file"
@@ -65,10 +64,8 @@ def prepare(source: Path, target: Path) -> str:
     table = pa.Table.from_pandas(prepared.sort_values("index"), preserve_index=False)
     described = {"source": source.name, "sha256": file_digest(source), "content": _digest(table), "units": units}
     table = table.replace_schema_metadata({_METADATA: json.dumps(described).encode()})
-    buffer = io.BytesIO()
-    pq.write_table(table, buffer, compression="zstd")
     make_folder(target.parent)
-    write_whole(target, buffer.getvalue())
+    write_table(target, table, compression="zstd")
     return f"{target}\n{_summary(described)}"
 
 

@@ -14,7 +14,7 @@ import pytest
 import yaml
 
 from bonas_core.history import TrialHistory
-from bonas_core.trials import TIME_COLUMNS
+from bonas_core.testing import timeless
 
 pytestmark = pytest.mark.flow
 
@@ -38,8 +38,7 @@ def settings_file(folder: Path) -> Path:
 
 
 def rows(location: Path) -> list[dict[str, Any]]:
-    frame = TrialHistory(location).to_pandas().drop(columns=list(TIME_COLUMNS))
-    return frame.astype(object).where(frame.notna(), None).to_dict("records")
+    return timeless(TrialHistory(location).trials())
 
 
 def kill_in_training(command: list[str], checkpoints: Path, trial: int) -> None:

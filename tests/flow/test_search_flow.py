@@ -12,7 +12,8 @@ from bonas_core.build import build
 from bonas_core.history import TrialHistory
 from bonas_core.search import run
 from bonas_core.settings import Settings, parse_settings
-from bonas_core.trials import TIME_COLUMNS, TrialState
+from bonas_core.testing import timeless
+from bonas_core.trials import TrialState
 
 pytestmark = pytest.mark.flow
 
@@ -39,8 +40,7 @@ def settings_for(store: Path, trials: int = 14, **parts: Any) -> Settings:
 
 
 def comparable(history: TrialHistory) -> list[dict[str, Any]]:
-    rows = history.to_pandas().drop(columns=list(TIME_COLUMNS))
-    return rows.astype(object).where(rows.notna(), None).to_dict("records")
+    return timeless(history.trials())
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -124,6 +124,16 @@ def test_the_champion_moves_only_to_a_better_honest_score(store: Path) -> None:
     assert champion() == second
     assert tracker.score_predictor(third, HonestScore(0.7, 10))
     assert champion() == third
+
+
+def test_a_paused_search_does_not_stay_running_in_mlflow(store: Path) -> None:
+    from tasks.tracking import Tracker, connect
+
+    client = connect(None)
+    tracker = Tracker(client, settings_for(store), "paused", "uid-of-a-paused-search", "toy-space")
+    for state, status in (("paused", "KILLED"), ("failed", "FAILED"), ("finished", "FINISHED")):
+        tracker.set_state(state, {"evaluations": 3.0})
+        assert client.get_run(tracker.run_id).info.status == status
 
 
 def test_going_on_publishes_nothing_twice(store: Path) -> None:

@@ -8,8 +8,8 @@ from bonas_core.evaluators.base import EvaluationContext, Outcome
 from bonas_core.history import TrialHistory
 from bonas_core.search import SearchLog, Step, StopRule, evaluate, failed, next_step, run
 from bonas_core.strategy import Proposal
-from bonas_core.testing import ToyEvaluator, toy_problem
-from bonas_core.trials import TIME_COLUMNS, Trial, TrialState
+from bonas_core.testing import ToyEvaluator, timeless, toy_problem
+from bonas_core.trials import Trial, TrialState
 
 PREDICTOR = {"layers": 2, "width": 8, "epochs": 4}
 STRATEGIES = {
@@ -72,11 +72,6 @@ class Lossy(ToyEvaluator):
 
 class Killed(BaseException):
     """Ends a search as a kill would: nothing catches it."""
-
-
-def timeless(trials: list[Trial]) -> list[dict]:
-    columns = [field.name for field in fields(Trial) if field.name not in TIME_COLUMNS]
-    return [{column: getattr(trial, column) for column in columns} for trial in trials]
 
 
 @pytest.mark.parametrize("name", STRATEGIES)
