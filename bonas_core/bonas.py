@@ -2,30 +2,38 @@
 
 `propose` is four stages, each a method that an orchestrator may call on its own: `sample_pool`, `embed`, `score` and
 `select`, over a predictor that `fit_predictor` trains on a prefix of the trials. The prefix grows by `retrain_every`
-trials at a time; Bayesian linear regression is refitted to all trials at every step.
+trials at a time; Bayesian linear regression is refitted to all trials at every step. A sampler that learns does so in
+`update_sampler`, before the pool is drawn.
 """
 
 from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from bonas_core import regression
-from bonas_core.acquisition import log_expected_improvement
+from bonas_core.acquisition import ExpectedAddition, log_expected_improvement
 from bonas_core.predictors.base import Predictor, PredictorWeights
 from bonas_core.predictors.losses import loss_weights
 from bonas_core.randomness import Purpose, derived_seed, generator
 from bonas_core.regression import BayesianLinearRegression
-from bonas_core.samplers.base import Pool, Sampler
+from bonas_core.samplers.base import LearningSampler, Pool, Sampler
+from bonas_core.samplers.state import SamplerState
 from bonas_core.spaces.base import Genotypes, SearchSpace
 from bonas_core.strategy import Proposal, initial_design
 from bonas_core.targets import Targets, transform
 from bonas_core.trials import Trials
 
 Features = NDArray[np.float32]
+
+_DRAWS = 256
+"""Joint draws from the posterior, where trials are in flight."""
+_BLOCK = 1 << 15
+"""Candidates of a whole space that are embedded at a time: it may have hundreds of thousands."""
 
 
 @dataclass(frozen=True)
@@ -39,11 +47,24 @@ class FittedPredictor:
 
 
 @dataclass(frozen=True)
+class Embedded:
+    """The trials and the candidates of one step as feature vectors."""
+
+    pool: Pool
+    trials: Features
+    """(n, M)"""
+    candidates: Features
+    """(candidates, M)"""
+
+
+@dataclass(frozen=True)
 class Surrogate:
     """The regression on embeddings of all observed trials, with the scale of its targets."""
 
     regression: BayesianLinearRegression
     targets: Targets
+    best: float
+    """The target to improve upon: the incumbent of EI."""
 
     def predict_scores(self, features: Features) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """Predicted scores of n architectures and their standard deviations, both (n,)."""
@@ -68,15 +89,23 @@ class Bonas:
         loss: weights the squared errors of the predictor's training, one of `LOSSES`.
         targets: transform of scores before they are learnt, one of `TRANSFORMS`.
         intercept: how the regression gets one: `centre` or `constant`.
+        min_noise: least noise of the regression, as a share of the targets' variance.
         fractions: whether scores lie in [0, 1]; otherwise loss weights are computed from scores scaled to their own
-            range. digest: of all settings that a predictor depends on; becomes part of its version.
+            range.
+        batch: trials proposed between updates of a sampler that learns.
+        shortlist: candidates of a whole space that are scored between retrainings.
+        incumbent: what EI improves upon: `observed`, the best target; or `posterior`, the best predicted mean of what
+            was evaluated, where single evaluations are noisy.
+        start: weights that every training of the predictor begins from (warm start, paper section 4.4.2).
+        digest: of all settings that a predictor depends on; becomes part of its version.
+        sampler_digest: of all settings that what a sampler learns depends on; becomes part of its state's version.
     """
 
     def __init__(
         self,
         space: SearchSpace,
         predictor: Predictor,
-        sampler: Sampler,
+        sampler: Sampler | LearningSampler,
         *,
         pool: int = 1000,
         initial: int = 10,
@@ -84,8 +113,14 @@ class Bonas:
         loss: str = "exp",
         targets: str = "standardise",
         intercept: str = "constant",
+        min_noise: float = regression.MIN_NOISE,
         fractions: bool = True,
+        batch: int = 1,
+        shortlist: int = 4096,
+        incumbent: str = "observed",
+        start: PredictorWeights | None = None,
         digest: str = "",
+        sampler_digest: str = "",
     ) -> None:
         self.initial = initial
         self.space = space
@@ -96,17 +131,24 @@ class Bonas:
         self._loss = loss
         self._targets = targets
         self._intercept = intercept
+        self._min_noise = min_noise
         self._fractions = fractions
+        self._batch = batch
+        self._shortlist_size = shortlist
+        self._incumbent = incumbent
+        self._start = start
         self._digest = digest
+        self._sampler_digest = sampler_digest
         self._fitted: FittedPredictor | None = None
-        self._whole: tuple[str, Features] | None = None
+        self._state: SamplerState | None = None
+        self._shortlist: tuple[str, NDArray[np.intp], Features] | None = None
 
     def propose(self, trials: Trials, count: int, seed: int) -> list[Proposal]:
         if self.is_initial(trials):
             return self.propose_initial(trials, count, seed)
-        pool = self.sample_pool(trials, seed)
         fitted = self.fit_predictor(trials, seed)
-        return self.select(trials, pool, fitted, *self.embed(trials, pool, fitted), count, seed)
+        pool = self.sample_pool(trials, seed)
+        return self.select(trials, self.embed(trials, pool, fitted), fitted, count, seed)
 
     def is_initial(self, trials: Trials) -> bool:
         """Whether there is too little to learn from: the next trials are random."""
@@ -119,7 +161,56 @@ class Bonas:
 
     def sample_pool(self, trials: Trials, seed: int) -> Pool:
         """Draws the candidates of this step (Algorithm 1, line 7)."""
-        return self.sampler.pool(self.space, trials, self._pool, generator(seed, Purpose.POOL, len(trials)))
+        rng = generator(seed, Purpose.POOL, len(trials))
+        if isinstance(self.sampler, LearningSampler):
+            return self.sampler.draw(self.space, self.update_sampler(trials, seed).learnt, trials, self._pool, rng)
+        return self.sampler.pool(self.space, trials, self._pool, rng)
+
+    @property
+    def sampler_learns(self) -> bool:
+        """Whether `update_sampler` has anything to do."""
+        return isinstance(self.sampler, LearningSampler)
+
+    def sampler_size(self, trials: Trials) -> int:
+        """Number of trials that a learning sampler's state of this step has seen: one more batch with every update."""
+        return self.initial + max(len(trials) - self.initial, 0) // self._batch * self._batch
+
+    def sampler_version(self, trials: Trials, seed: int) -> str:
+        """Version of the sampler's state of this step, without learning it."""
+        seen = trials.first(self.sampler_size(trials))
+        return _digest(
+            f"{self._sampler_digest}|{seed}|{len(seen)}", seen.keys, seen.scores, seen.finished, seen.diverged
+        )
+
+    def update_sampler(self, trials: Trials, seed: int) -> SamplerState:
+        """Lets a sampler that learns do so (line 17), unless the state of this step is at hand already.
+
+        Every update starts from the state before it. One that is not at hand is learnt again, from the trials that
+        there were at each update since the start or since the state that is at hand: slow, but the same.
+        """
+        assert isinstance(self.sampler, LearningSampler)
+        size = self.sampler_size(trials)
+        state, fitted = self._state, self._fitted
+        if state is None or not self.has_sampler_state(trials, seed):
+            learnt = self.sampler.start(self.space, generator(seed, Purpose.SAMPLER))
+            state = SamplerState("", self.initial - self._batch, learnt)
+        while state.seen < size:
+            state = self._updated(self.sampler, state, trials.first(state.seen + self._batch), seed)
+        self._state = state
+        self._fitted = fitted or self._fitted  # learning again may have trained older predictors
+        return state
+
+    def is_sampler_state(self, state: SamplerState, trials: Trials, seed: int) -> bool:
+        """Whether this is the sampler's state of this step, or of an earlier one that led to it."""
+        return state.seen <= len(trials) and state.version == self.sampler_version(trials.first(state.seen), seed)
+
+    def has_sampler_state(self, trials: Trials, seed: int) -> bool:
+        """Whether such a state is at hand."""
+        return self._state is not None and self.is_sampler_state(self._state, trials, seed)
+
+    def remember_sampler(self, state: SamplerState) -> None:
+        """Takes a state that was learnt before, so that `update_sampler` need not learn it again."""
+        self._state = state
 
     def training_size(self, trials: Trials) -> int:
         """Number of trials that the predictor of this step has seen: all of them at the last retraining."""
@@ -129,10 +220,7 @@ class Bonas:
     def predictor_version(self, trials: Trials, seed: int) -> str:
         """Version of the predictor of this step, without training it."""
         seen = trials.first(self.training_size(trials))
-        digest = hashlib.sha256(f"{self._digest}|{seed}|{len(seen)}".encode())
-        for column in (seen.keys, seen.scores, seen.diverged):
-            digest.update(np.ascontiguousarray(column).tobytes())
-        return digest.hexdigest()[:16]
+        return _digest(f"{self._digest}|{seed}|{len(seen)}", seen.keys, seen.scores, seen.diverged)
 
     def fit_predictor(self, trials: Trials, seed: int) -> FittedPredictor:
         """Trains the predictor of this step (lines 2, 19), unless it is at hand already."""
@@ -151,55 +239,60 @@ class Bonas:
         """Takes a predictor that was trained before, so that `fit_predictor` need not train it again."""
         self._fitted = fitted
 
-    def embed(self, trials: Trials, pool: Pool, fitted: FittedPredictor) -> tuple[Features, Features]:
-        """Embeddings of the trials and of the candidates (line 9)."""
-        if not len(pool.genotypes):  # the space is used up
-            known = self._embed(fitted, trials.genotypes)
-            return known, known[:0]
-        if not pool.whole_space:
-            return self._embed(fitted, trials.genotypes), self._embed(fitted, pool.genotypes)
-        if self._whole is None or self._whole[0] != fitted.version:
-            self._whole = (fitted.version, self._embed(fitted, pool.genotypes))
-        return self._embed(fitted, trials.genotypes), self._whole[1]
+    def embed(self, trials: Trials, pool: Pool, fitted: FittedPredictor) -> Embedded:
+        """Embeddings of the trials and of the candidates (line 9).
+
+        A pool that is the whole space is cut to a shortlist first: the candidates that had the largest EI when this
+        predictor was new, given what it was trained on. Between retrainings only they are scored again.
+        """
+        known = self._embed(fitted, trials.genotypes)
+        if pool.whole_space:
+            rows, features = self._shortlisted(trials, pool, fitted)
+            if pool.open[rows].any():
+                return Embedded(Pool(pool.genotypes[rows], pool.open[rows]), known, features)
+            rest = np.flatnonzero(pool.open)  # everything on it has been tried
+            pool = Pool(pool.genotypes[rest], pool.open[rest])
+        return Embedded(pool, known, self._embed(fitted, pool.genotypes))
 
     def fit_surrogate(self, trials: Trials, features: Features) -> Surrogate:
         """Fits the regression to every observed trial (line 16); `features` are the trials' embeddings."""
         rows, scores = trials.observed()
         targets = transform(scores, self._targets)
-        return Surrogate(regression.fit(features[rows], targets.values, self._intercept), targets)
+        fitted = regression.fit(features[rows], targets.values, self._intercept, self._min_noise)
+        if self._incumbent == "observed":
+            return Surrogate(fitted, targets, float(targets.values.max()))
+        return Surrogate(fitted, targets, float(fitted.posterior(features[rows]).mean.max()))
 
     def score(self, surrogate: Surrogate, candidates: Features) -> NDArray[np.float64]:
-        """log EI of the candidates over the best observed target (lines 10, 11)."""
-        return log_expected_improvement(
-            surrogate.regression.posterior(candidates), float(surrogate.targets.values.max())
-        )
+        """log EI of the candidates over the incumbent (lines 10, 11)."""
+        posterior = surrogate.regression.posterior(candidates, precision=np.float32)
+        return log_expected_improvement(posterior, surrogate.best)
 
     def select(
-        self,
-        trials: Trials,
-        pool: Pool,
-        fitted: FittedPredictor,
-        features: Features,
-        candidates: Features,
-        count: int,
-        seed: int,
+        self, trials: Trials, embedded: Embedded, fitted: FittedPredictor, count: int, seed: int
     ) -> list[Proposal]:
         """Picks `count` candidates of largest EI (line 13), one after the other.
 
-        After each pick the regression is refitted with the predicted mean of that pick as if it had been observed
-        ("kriging believer", Ginsbourger et al. 2010), and so it is for trials in flight. Ties are broken at random.
+        With trials in flight or picked before in the same round, EI is what a candidate is expected to add to the best
+        of them all: see `ExpectedAddition`. Ties are broken at random.
         """
         rng = generator(seed, Purpose.TIE_BREAK, len(trials))
+        pool, candidates = embedded.pool, embedded.candidates
+        surrogate = self.fit_surrogate(trials, embedded.trials)
         open_rows = pool.open.copy()
-        incumbent = float(trials.observed()[1].max())
-        for row in np.flatnonzero(~trials.finished):
-            trials = _believe(trials, int(row), self._predicted(trials, features, features[row]))
+        value = self.score(surrogate, candidates)
+        in_flight = embedded.trials[~trials.finished]
+        addition = self._addition(surrogate, candidates, in_flight, rng) if count > 1 or len(in_flight) else None
+        incumbent = float(surrogate.targets.to_scores(np.array([surrogate.best]))[0])
         proposals: list[Proposal] = []
-        for _ in range(min(count, int(open_rows.sum()))):
-            surrogate = self.fit_surrogate(trials, features)
-            value = np.where(open_rows, self.score(surrogate, candidates), -np.inf)
+        for place in range(min(count, int(open_rows.sum()))):
+            if addition is not None and (place or len(in_flight)):
+                value = addition.log_value()
+            value = np.where(open_rows, value, -np.inf)
             pick = int(rng.choice(np.flatnonzero(value == value.max())))
             open_rows[pick] = False
+            if addition is not None:
+                addition.take(pick)
             mean, std = surrogate.predict_scores(candidates[pick : pick + 1])
             proposals.append(
                 Proposal(
@@ -212,35 +305,61 @@ class Bonas:
                     predictor_version=fitted.version,
                 )
             )
-            if len(proposals) < count:
-                trials = _with_belief(trials, pool.genotypes[pick], self.space, float(mean[0]))
-                features = np.concatenate([features, candidates[pick : pick + 1]])
         return proposals
 
-    def _predicted(self, trials: Trials, features: Features, of: Features) -> float:
-        return float(self.fit_surrogate(trials, features).predict_scores(of[None])[0][0])
+    def _addition(
+        self, surrogate: Surrogate, candidates: Features, in_flight: Features, rng: np.random.Generator
+    ) -> ExpectedAddition:
+        draws = surrogate.regression.sample(np.concatenate([in_flight, candidates]), _DRAWS, rng)
+        p = len(in_flight)
+        return ExpectedAddition(draws[p:], draws[:p], surrogate.regression.beta**-0.5, surrogate.best, rng)
+
+    def _shortlisted(self, trials: Trials, pool: Pool, fitted: FittedPredictor) -> tuple[NDArray[np.intp], Features]:
+        """Rows of the whole space that are scored until the next retraining, and their embeddings."""
+        if self._shortlist is None or self._shortlist[0] != fitted.version:
+            seen = trials.first(fitted.trained_on)
+            surrogate = self.fit_surrogate(seen, self._embed(fitted, seen.genotypes))
+            value = np.concatenate(
+                [
+                    self.score(surrogate, self._embed(fitted, pool.genotypes[begin : begin + _BLOCK]))
+                    for begin in range(0, len(pool.genotypes), _BLOCK)
+                ]
+            )
+            size = min(max(self._shortlist_size, 2 * self._retrain_every), len(value))
+            rows = np.sort(np.argpartition(-value, size - 1)[:size])
+            self._shortlist = (fitted.version, rows, self._embed(fitted, pool.genotypes[rows]))
+        return self._shortlist[1:]
+
+    def _updated(self, sampler: LearningSampler, state: SamplerState, trials: Trials, seed: int) -> SamplerState:
+        """The state after one more update, made when there were just these trials."""
+        learnt = state.learnt
+        if not self.is_initial(trials):  # else there is no acquisition function yet
+            fitted = self.fit_predictor(trials, seed)
+            surrogate = self.fit_surrogate(trials, self._embed(fitted, trials.genotypes))
+            learnt = sampler.update(
+                self.space,
+                learnt,
+                trials,
+                lambda genotypes: self.score(surrogate, self._embed(fitted, genotypes)),
+                generator(seed, Purpose.SAMPLER, len(trials)),
+            )
+        return SamplerState(self.sampler_version(trials, seed), len(trials), learnt)
 
     def _embed(self, fitted: FittedPredictor, genotypes: Genotypes) -> Features:
+        if not len(genotypes):  # the space is used up; how wide features are, one architecture tells
+            return self._embed(fitted, self.space.sample(1, np.random.default_rng(0)))[:0]
         return self.predictor.embed(fitted.weights, self.space.encode(genotypes))
 
     def _train(self, trials: Trials, seed: int) -> PredictorWeights:
         rows, scores = trials.observed()
         y = scores if self._fractions else (scores - scores.min()) / (np.ptp(scores) or 1.0)
         graphs = self.space.encode(trials.genotypes[rows])
-        return self.predictor.fit(graphs, transform(scores, self._targets).values, loss_weights(y, self._loss), seed)
+        values, weights = transform(scores, self._targets).values, loss_weights(y, self._loss)
+        return self.predictor.fit(graphs, values, weights, seed, self._start)
 
 
-def _believe(trials: Trials, row: int, score: float) -> Trials:
-    scores = trials.scores.copy()
-    scores[row] = score
-    return Trials(trials.genotypes, trials.keys, scores, trials.finished, trials.diverged)
-
-
-def _with_belief(trials: Trials, genotype: NDArray[np.int8], space: SearchSpace, score: float) -> Trials:
-    return Trials(
-        np.concatenate([trials.genotypes, genotype[None]]),
-        np.concatenate([trials.keys, space.keys(genotype[None])]),
-        np.append(trials.scores, score),
-        np.append(trials.finished, False),
-        np.append(trials.diverged, False),
-    )
+def _digest(text: str, *columns: NDArray[Any]) -> str:
+    digest = hashlib.sha256(text.encode())
+    for column in columns:
+        digest.update(np.ascontiguousarray(column).tobytes())
+    return digest.hexdigest()[:16]

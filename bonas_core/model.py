@@ -173,5 +173,5 @@ def _from_parts(described: dict[str, Any], tensors: dict[str, NDArray[Any]]) -> 
         fitted=FittedPredictor(
             described["version"], described["trained_on"], PredictorWeights(network, tuple(described["losses"]))
         ),
-        surrogate=Surrogate(regression, targets),
+        surrogate=Surrogate(regression, targets, float(targets.values.max())),
     )

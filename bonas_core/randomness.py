@@ -17,6 +17,7 @@ class Purpose(IntEnum):
     TIE_BREAK = 3
     TRIAL = 4
     BASELINE = 5
+    SAMPLER = 6
 
 
 def generator(seed: int, purpose: Purpose, number: int = 0) -> np.random.Generator:

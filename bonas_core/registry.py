@@ -21,14 +21,22 @@ _BUILT_IN = {
         "bonas": "bonas_core.build:bonas",
         "random": "bonas_core.build:random_search",
         "regularised-evolution": "bonas_core.build:regularised_evolution",
+        "local-search": "bonas_core.build:local_search",
+        "bananas": "bonas_core.build:bananas",
+        "weaknas": "bonas_core.build:weaknas",
+        "optuna-tpe": "bonas_core.build:optuna_tpe",
+        "optuna-gp": "bonas_core.build:optuna_gp",
     },
     "sampler": {
         "evolution": "bonas_core.build:evolution_sampler",
         "random": "bonas_core.build:random_sampler",
         "exhaustive": "bonas_core.build:exhaustive_sampler",
+        "reinforce": "bonas_core.build:reinforce_sampler",
     },
     "predictor": {
         "gcn": "bonas_core.build:gcn",
+        "mlp": "bonas_core.build:mlp",
+        "lstm": "bonas_core.build:lstm",
     },
     "data": {
         "digits": "bonas_core.evaluators.datasets:digits",

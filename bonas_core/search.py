@@ -179,16 +179,26 @@ class StopRule:
 
 
 def next_step(problem: Problem, log: SearchLog, rule: StopRule) -> Step:
-    """What a driver has to do next; it depends on the trials alone, so that a search goes on where it was killed."""
+    """What a driver has to do next; it depends on the trials alone, so that a search goes on where it was killed.
+
+    In synchronous mode all trials of a round end before the next is chosen. In asynchronous mode the oldest trial in
+    flight ends first, and the next is chosen as soon as fewer than `dispatch.slots` are in flight.
+    """
     pending = log.pending
-    if pending:
+    dispatch = problem.settings.dispatch
+    asynchronous = dispatch.mode == "asynchronous"
+    if pending and not asynchronous:
         return Step(evaluate=pending)
     reason = rule.reason(log)
     if reason:
-        return Step(stop=reason)
+        return Step(evaluate=pending) if pending else Step(stop=reason)
+    if len(pending) >= dispatch.slots:
+        return Step(evaluate=pending[:1])
     left = problem.settings.budget.trials - len(log.rows)
     initial = problem.strategy.initial - len(log.rows)
-    return Step(propose=min(left, initial if initial > 0 else problem.settings.method.batch))
+    if initial > 0:
+        return Step(propose=min(left, initial))
+    return Step(propose=min(left, dispatch.slots - len(pending) if asynchronous else problem.settings.method.batch))
 
 
 def evaluate(

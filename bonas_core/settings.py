@@ -17,56 +17,135 @@ from bonas_core.errors import SettingsError
 RECIPES: dict[str, dict[str, dict[str, Any]]] = {
     # as printed in the paper, sections 3 and 4.2; what it leaves open (initial weights, population) as in the original
     "paper": {
-        "method": {"sampler": "evolution", "pool": 1000, "initial": 10, "retrain_every": 10},
+        "method": {
+            "sampler": "evolution", "pool": 1000, "initial": 10, "retrain_every": 10,
+            "population": 30, "tournament": 10,
+        },
         "predictor": {
             "kind": "gcn", "layers": 4, "width": 64, "loss": "exp", "epochs": 100, "learning_rate": 1e-3,
             "batch_size": 128, "initialisation": "uniform", "readout": "global", "normalisation": "none",
-            "ensemble": 1, "targets": "standardise", "intercept": "constant",
+            "ensemble": 1, "targets": "standardise", "intercept": "constant", "min_noise": 1e-4,
         },
     },
     # what needs the fewest samples of all that was measured; see docs/results.md
     "best": {
-        "method": {"sampler": "auto", "pool": 1000, "initial": 10, "retrain_every": 10},
+        "method": {
+            "sampler": "auto", "pool": 1000, "initial": 5, "retrain_every": 10,
+            "population": 30, "tournament": 10,
+        },
         "predictor": {
             "kind": "gcn", "layers": 4, "width": 16, "loss": "mse", "epochs": 100, "learning_rate": 1e-2,
             "batch_size": 128, "initialisation": "he", "readout": "auto", "normalisation": "none",
-            "ensemble": 1, "targets": "rank", "intercept": "centre",
+            "ensemble": 4, "targets": "rank", "intercept": "centre", "min_noise": 0.1,
         },
     },
 }  # fmt: skip
+_PREDICTORS: dict[str, dict[str, Any]] = {
+    # what the paper compares its predictor with, section 4.1; the rest is the recipe's
+    "mlp": {"learning_rate": 1e-3},
+    "lstm": {"width": 100, "learning_rate": 1e-3},
+}
+_NOT_OF_PREDICTORS = {
+    "mlp": ("layers", "width", "initialisation", "readout", "normalisation"),
+    "lstm": ("layers", "initialisation", "readout", "normalisation"),
+}
+"""Settings that a kind of predictor has no use for."""
+
+
+EVOLUTION_PRESETS: dict[str, dict[str, Any]] = {
+    # Real et al. (2019)
+    "real": {"population": 100, "tournament": 25, "replacement": True, "mutation": "rewire"},
+    # curves of the NAS-Bench-101 paper
+    "nas-benchmarks": {"population": 100, "tournament": 10, "replacement": True, "mutation": "add-remove"},
+    # notebook of the benchmark's own code
+    "nasbench-notebook": {"population": 50, "tournament": 10, "replacement": False, "mutation": "flip"},
+    # White et al. (2021); each edge flips with chance 1/21 there, 1/7 here
+    "naszilla": {"population": 30, "tournament": 10, "replacement": True, "mutation": "flip"},
+    # Dong & Yang (2020), on NAS-Bench-201: the operation of one edge
+    "autodl": {"population": 10, "tournament": 3, "replacement": True, "mutation": None},
+}
+"""Regularised evolution as it was published. `replacement`: whether a trial may enter a tournament more than once;
+`mutation`: the nearest rule of a space that has several. In all of them the oldest dies and a child differs."""
 
 
 class _Model(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
+class ControllerSettings(_Model):
+    """The controller of the reinforce sampler, and how it is trained (Zoph et al. 2018)."""
+
+    units: int = Field(100, ge=1, le=4096, description="units of the LSTM")
+    samples: int = Field(1000, ge=2, le=1_000_000, description="architectures rewarded at every update")
+    minibatch: int = Field(20, ge=1, description="architectures per gradient step")
+    epochs: int = Field(1, ge=1, le=1000, description="passes over the architectures of an update")
+    learning_rate: float = Field(3.5e-4, gt=0)
+    clip: float = Field(
+        0.2, gt=0, lt=1, description="how far a probability may be moved, of proximal policy optimisation"
+    )
+    entropy: float = Field(1e-5, ge=0, description="weight of the entropy bonus")
+
+
 class MethodSettings(_Model):
     """How architectures are chosen. Empty fields are filled in by the recipe."""
 
-    name: str = Field("bonas", title="Method", description="bonas, random, regularised-evolution, or module:object")
+    name: str = Field(
+        "bonas",
+        title="Method",
+        description="bonas, random, regularised-evolution, local-search, bananas, weaknas, optuna-tpe, optuna-gp, or "
+        "module:object",
+    )
     recipe: Literal["best", "paper"] = Field(
         "best", description="fills in all that is left empty here and in `predictor`"
     )
     sampler: str | None = Field(
-        None, description="candidates: evolution, random, exhaustive, auto (exhaustive in small spaces, else evolution)"
+        None,
+        description=(
+            "candidates: evolution, random, reinforce, exhaustive, auto (exhaustive in small spaces, else evolution)"
+        ),
     )
     pool: int | None = Field(None, ge=1, le=10_000_000, description="candidates scored at every step")
     initial: int | None = Field(None, ge=2, le=100_000, description="random trials that start the search")
     retrain_every: int | None = Field(None, ge=1, description="trials between retrainings of the predictor")
+    shortlist: int = Field(
+        4096, ge=1, description="exhaustive sampler: candidates that are scored again between retrainings"
+    )
+    incumbent: Literal["observed", "posterior"] = Field(
+        "observed",
+        description="what expected improvement improves upon: the best objective or, where single evaluations are "
+        "noisy, the best predicted mean of what was evaluated",
+    )
     batch: int = Field(1, ge=1, le=10_000, description="trials chosen at once; 1 needs the fewest")
-    population: int = Field(30, ge=2, description="trials alive in evolution")
-    tournament: int = Field(10, ge=1, description="entrants of a tournament in evolution")
+    preset: Literal["real", "nas-benchmarks", "nasbench-notebook", "naszilla", "autodl"] | None = Field(
+        None,
+        description="regularised evolution as it was published: fills in population and tournament, says how entrants "
+        "are drawn, and sets the rule of mutation where the space has it",
+    )
+    population: int | None = Field(None, ge=2, description="trials alive in evolution")
+    tournament: int | None = Field(None, ge=1, description="entrants of a tournament in evolution")
     random_fraction: float = Field(0.0, ge=0, le=1, description="share of an evolution pool that is drawn at random")
+    controller: ControllerSettings = Field(
+        default_factory=lambda: ControllerSettings(), description="of the reinforce sampler"
+    )
+    mutation: str | None = Field(
+        None, description="rule of mutation: rewire, add-remove or flip in nasbench101; by default the space's first"
+    )
     repeats: bool = Field(False, description="regularised evolution only: may evaluate a cell again")
+    move: Literal["best", "first"] = Field(
+        "best", description="local search: to the best of all neighbours, or to the first that is better"
+    )
     options: dict[str, Any] = Field(default_factory=dict, description="passed to a method of your own")
 
 
 class PredictorSettings(_Model):
     """What embeds architectures, and how it is trained. Empty fields are filled in by the recipe."""
 
-    kind: str | None = Field(None, description="gcn, or module:object")
+    kind: str | None = Field(None, description="gcn, mlp, lstm, or module:object")
     layers: int | None = Field(None, ge=1, le=64)
     width: int | None = Field(None, ge=1, le=4096, description="units of a layer")
+    widths: tuple[Annotated[int, Field(ge=1, le=65_536)], ...] = Field(
+        (512, 2048, 2048, 512), min_length=1, max_length=64, description="units of the layers of an mlp"
+    )
     loss: Literal["exp", "log", "linear", "mse"] | None = Field(None, description="weight of the squared errors")
     epochs: int | None = Field(None, ge=0, description="epochs per retraining")
     learning_rate: float | None = Field(None, gt=0)
@@ -81,6 +160,14 @@ class PredictorSettings(_Model):
         None, description="transform of the scores to learn"
     )
     intercept: Literal["centre", "constant"] | None = Field(None, description="of the regression")
+    min_noise: float | None = Field(
+        None, gt=0, le=1, description="least noise of the regression, as a share of the targets' variance"
+    )
+    warm_start: str | None = Field(
+        None,
+        description="predictor whose weights every training starts from: models:/NAME@ALIAS, models:/NAME/VERSION, or "
+        "a file",
+    )
     options: dict[str, Any] = Field(default_factory=dict, description="passed to a predictor of your own")
 
 
@@ -88,7 +175,7 @@ class TableSettings(_Model):
     """Look-up in a benchmark table."""
 
     kind: Literal["table"] = "table"
-    table: str | None = Field(None, description="CSV or Parquet file, prepared or official")
+    table: str | None = Field(None, description="CSV or Parquet file, or the name of a prepared table")
     objective: str = Field("cifar10_val_200", description="column to optimise")
     test: str | None = Field(None, description="column to report on; the search never sees it")
     unit: Literal["percent", "fraction"] = "percent"
@@ -153,6 +240,11 @@ class DispatchSettings(_Model):
 
     backend: Literal["inline", "thread"] = Field("inline", description="inline: one after the other")
     slots: int = Field(1, ge=1, le=1024, description="trials evaluated at the same time")
+    mode: Literal["synchronous", "asynchronous"] = Field(
+        "synchronous",
+        description="synchronous: a round's trials all end before the next are chosen; asynchronous: a trial is chosen "
+        "as soon as a slot is free, with the others in flight",
+    )
     retries: int = Field(
         2, ge=0, le=100, description="further attempts after an error, before a trial counts as failed"
     )
@@ -196,6 +288,11 @@ class Settings(_Model):
             given = _as_tree(tree.get(part))
             if given is None:
                 return tree
+            if part == "method":
+                preset = EVOLUTION_PRESETS.get(str(given.get("preset")), {})
+                defaults = {**defaults, **{name: preset[name] for name in ("population", "tournament") if preset}}
+            if part == "predictor":
+                defaults = _of_kind(defaults, str(given.get("kind") or defaults.get("kind")))
             filled[part] = {**given, **{key: value for key, value in defaults.items() if given.get(key) is None}}
         return filled
 
@@ -203,11 +300,20 @@ class Settings(_Model):
     def _check(self) -> Settings:
         if self.budget.stop_at == "optimum" and not isinstance(self.evaluator, TableSettings):
             raise ValueError("budget.stop_at: `optimum` is known for tables only; give a number")
+        for name in _NOT_OF_PREDICTORS.get(str(self.predictor.kind), ()):
+            if getattr(self.predictor, name) is not None:
+                raise ValueError(f"predictor.{name}: is no setting of predictor `{self.predictor.kind}`; leave it out")
         return self
 
     def tree(self) -> dict[str, Any]:
         """The settings as a plain tree of YAML and JSON values."""
         return self.model_dump(mode="json")
+
+
+def _of_kind(defaults: Mapping[str, Any], kind: str) -> dict[str, Any]:
+    """What a recipe fills in for a kind of predictor."""
+    left_out = _NOT_OF_PREDICTORS.get(kind, ())
+    return {name: value for name, value in {**defaults, **_PREDICTORS.get(kind, {})}.items() if name not in left_out}
 
 
 def _as_tree(part: object) -> dict[str, Any] | None:

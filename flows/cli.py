@@ -191,7 +191,7 @@ def benchmark(
     out: Annotated[Path | None, typer.Option(help="Folder for results; by default ./.bonas/benchmarks/NAME.")] = None,
 ) -> None:
     """Regenerate a table of the paper; a benchmark that was stopped goes on where it was."""
-    from flows.benchmark import run_benchmark
+    from flows.benchmarks.command import run_benchmark
 
     chosen = None if methods is None else [method.strip() for method in methods.split(",") if method.strip()]
     print(run_benchmark(name, space, seeds, chosen, jobs or os.cpu_count() or 1, overrides or [], out))

@@ -1,4 +1,8 @@
-"""Preparing and checking data sets: each has a `prepare` module under `data/`."""
+"""Preparing and checking data sets: `data/X/prepare.py` prepares data set X, `data/X/prepare_Y.py` data set X-Y.
+
+Such a module has `prepare(source, target)`, `check(target)` and `SOURCE`, which says what the source is; it is None
+where none is needed, and `prepare(target)` is then enough.
+"""
 
 from __future__ import annotations
 
@@ -14,6 +18,10 @@ from flows.presets import prepared_table
 def prepare(name: str, source: Path | None) -> str:
     """Writes the prepared table of a data set; says where it is and what is in it."""
     module = _module(name)
+    if module.SOURCE is None:
+        if source is not None:
+            raise InputError(f"data prepare {name}: it is computed, not read from a file; leave out --source")
+        return str(module.prepare(prepared_table(name)))
     if source is None:
         raise InputError(
             f"data prepare {name}: the file is yours to bring; give it with --source PATH ({module.SOURCE})"
@@ -28,7 +36,10 @@ def check(name: str) -> str:
 
 def _module(name: str) -> ModuleType:
     folder = Path(str(data.__file__)).parent
-    known = sorted(path.parent.name for path in folder.glob("*/prepare.py"))
+    known = {
+        path.parent.name + path.stem.removeprefix("prepare").replace("_", "-"): f"data.{path.parent.name}.{path.stem}"
+        for path in folder.glob("*/prepare*.py")
+    }
     if name not in known:
-        raise SettingsError(f"data set `{name}` is unknown; use one of {', '.join(known)}")
-    return importlib.import_module(f"data.{name}.prepare")
+        raise SettingsError(f"data set `{name}` is unknown; use one of {', '.join(sorted(known))}")
+    return importlib.import_module(known[name])

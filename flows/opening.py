@@ -8,14 +8,15 @@ import platform
 import re
 from datetime import UTC, datetime
 from importlib.metadata import version
+from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
 from bonas_core.build import Problem, build
 from bonas_core.errors import SettingsError
 from bonas_core.settings import Settings, leaves, parse_settings
-from bonas_core.storage import check_writable, is_locked, single_writer
-from tasks.workspace import SearchFolder, search_folder
+from bonas_core.storage import check_writable, is_locked, make_folder, single_writer, write_whole
+from tasks.workspace import SearchFolder, home, search_folder
 
 _FREE = ("budget", "store", "dispatch", "tracking")  # parts that do not decide which trials a search makes
 _PACKAGES = ("bonas", "torch", "torch-geometric", "numpy", "prefect", "mlflow", "pyarrow")
@@ -41,13 +42,49 @@ def check_openable(folder: SearchFolder, settings: Settings) -> Problem:
     stored = folder.read() if folder.exists() else None
     if stored is not None:
         _check_continued(folder.id, stored["settings"], settings)
-    problem = build(settings)
+    problem = build(with_local_warm_start(folder, settings))
     if stored is not None and stored["fingerprint"] != problem.evaluator.fingerprint:
         raise SettingsError(
             f"search `{folder.id}`: the evaluator's data or recipe is not what the search was started with; "
             "restore it, or start another search with --id"
         )
     return problem
+
+
+def with_local_warm_start(folder: SearchFolder, settings: Settings) -> Settings:
+    """The settings with the predictor that trainings start from as a file: the search's own copy, once it has one.
+
+    Raises:
+        ModelError: a predictor that is named for a new search cannot be had.
+    """
+    source = settings.predictor.warm_start
+    if source is None:
+        return settings
+    path = folder.warm_start
+    if not path.is_file():
+        path = (
+            fetched_model(source, settings.tracking.uri) if source.startswith("models:/") else Path(source).expanduser()
+        )
+    predictor = settings.predictor.model_copy(update={"warm_start": str(path)})
+    return settings.model_copy(update={"predictor": predictor})
+
+
+def keep_warm_start(folder: SearchFolder, problem: Problem) -> None:
+    """Copies the predictor that trainings start from into the search: an alias may move, and a file go."""
+    source = problem.settings.predictor.warm_start
+    if source is not None and not folder.warm_start.is_file():
+        write_whole(folder.warm_start, Path(source).read_bytes())
+
+
+def fetched_model(uri: str, tracking_uri: str | None) -> Path:
+    """A registered predictor as a local file, named by its version."""
+    from tasks.tracking import connect, load_registered
+
+    model = load_registered(connect(tracking_uri), uri)
+    path = make_folder(home() / "models") / f"{model.fitted.version}.safetensors"
+    if not path.is_file():
+        model.write(path)
+    return path
 
 
 def check_unlocked(folder: SearchFolder) -> None:
@@ -102,7 +139,7 @@ def new_uid() -> str:
 
 
 def _check_continued(search_id: str, before: dict[str, Any], settings: Settings) -> None:
-    stored = dict(leaves(before))
+    stored = dict(leaves(parse_settings(before, search_id).tree()))  # a setting that is newer has its default
     given = dict(leaves(settings.tree()))
     for name in sorted(stored.keys() | given.keys()):
         if stored.get(name) == given.get(name) or name in ("store", "evaluator.table"):

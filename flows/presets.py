@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
@@ -13,6 +14,7 @@ from bonas_core.errors import SettingsError
 from bonas_core.settings import Settings, parse_settings, parse_yaml, with_override
 from tasks.workspace import home
 
+_BARE_NAME = re.compile("[a-z0-9-]+")
 _LARGEST = 1 << 20  # bytes of a settings file
 
 
@@ -65,18 +67,30 @@ def load_settings(
 
 
 def prepared_table(space: str) -> Path:
-    """Where `bonas data prepare` puts the table of a space."""
+    """Where `bonas data prepare` puts the table of a space or data set."""
     return home() / "data" / f"{space}.parquet"
 
 
 def _with_table(tree: dict[str, Any]) -> dict[str, Any]:
-    """Names the table in full, so that a search can be resumed from anywhere; the prepared one where none is named."""
+    """Names the table in full, so that a search can be resumed from anywhere.
+
+    `evaluator.table` may be the bare name of a prepared table, such as nasbench101-surrogate; where it is empty, the
+    prepared one of the space is taken.
+    """
     evaluator = tree.get("evaluator")
     if not isinstance(evaluator, dict) or evaluator.get("kind", "table") != "table":
         return tree
     table = evaluator.get("table")
     prepared = prepared_table(str(tree.get("space", "nasbench201")))
     if table is None and prepared.is_file():
+        return {**tree, "evaluator": {**evaluator, "table": str(prepared)}}
+    if isinstance(table, str) and _BARE_NAME.fullmatch(table) and not Path(table).is_file():
+        prepared = prepared_table(table)
+        if not prepared.is_file():
+            raise SettingsError(
+                f"table `{table}` is not prepared; run `bonas data prepare {table}`, or give a file with "
+                "--set evaluator.table=PATH"
+            )
         return {**tree, "evaluator": {**evaluator, "table": str(prepared)}}
     if isinstance(table, str):
         return {**tree, "evaluator": {**evaluator, "table": str(Path(table).expanduser().absolute())}}

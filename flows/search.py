@@ -2,8 +2,9 @@
 
 The story of one search: open it (or go on with it), then round after round ask what to do next, until the budget is
 spent. A round is a subflow of tasks: sample a pool, embed it, score expected improvement, train the picks, record them;
-every k-th trial it retrains the predictor first. The history on disk is the only state: kill the process at any point,
-call the flow again with the same id, and it makes the same trials as if nothing had happened.
+every k-th trial it retrains the predictor first, and a sampler that learns does so before its pool is drawn. The
+history on disk is the only state: kill the process at any point, call the flow again with the same id, and it makes the
+same trials as if nothing had happened.
 
     from flows.search import search
     search(Settings(...), search_id="my-search")
@@ -34,7 +35,7 @@ from bonas_core.strategy import Proposal
 from bonas_core.trials import Trial
 from flows.artifacts import Artifacts
 from flows.observer import current_observer
-from flows.opening import check_openable, default_id, manifest, new_uid
+from flows.opening import check_openable, default_id, keep_warm_start, manifest, new_uid
 from flows.publishing import Publisher
 from flows.reporting import short_form, write_search_report
 from tasks.stages import (
@@ -46,6 +47,7 @@ from tasks.stages import (
     sample_pool,
     score_and_pick,
     train,
+    update_sampler,
 )
 from tasks.workspace import SearchFolder, search_folder
 
@@ -73,6 +75,7 @@ def search(settings: Settings, search_id: str | None = None) -> dict[str, Any]:
         if is_new and folder.exists():
             raise SearchLockedError(f"search `{folder.id}` was started a moment ago by another process; run it again")
         budget = settings.budget.model_dump(mode="json")
+        keep_warm_start(folder, problem)
         folder.write_state("running", "", budget)
         run = SearchRun(folder, problem, settings)
         state, reason = "paused", "stopped"
@@ -159,7 +162,6 @@ class SearchRun:
         strategy, trials, seed = self.problem.strategy, self.log.trials, self.settings.seed
         if not isinstance(strategy, Bonas) or strategy.is_initial(trials):
             return propose(strategy, trials, count, seed)
-        pool = sample_pool(strategy, trials, seed)
         version, size = strategy.predictor_version(trials, seed), strategy.training_size(trials)
         if not strategy.has(version):
             self.observer.stage("retraining the predictor")
@@ -168,8 +170,11 @@ class SearchRun:
             self.publisher.publish(self.log.rows)
         self.observer.stage("choosing")
         fitted = strategy.fit_predictor(trials, seed)
-        features = embed(strategy, trials, pool, fitted)
-        return score_and_pick(strategy, trials, pool, fitted, features, count, seed)
+        if strategy.sampler_learns:
+            update_sampler(strategy, trials, seed, self.folder.samplers)
+        pool = sample_pool(strategy, trials, seed)
+        embedded = embed(strategy, trials, pool, fitted)
+        return score_and_pick(strategy, trials, embedded, fitted, count, seed)
 
     def train(self, trial: Trial) -> Callable[[], State[Trial]]:
         """Starts a trial in a slot; what it returns waits for its end. With one slot it runs when it is waited for."""

@@ -15,11 +15,12 @@ from prefect.cache_policies import NO_CACHE
 from prefect.runtime import task_run
 
 from bonas_core import search
-from bonas_core.bonas import Bonas, Features, FittedPredictor
+from bonas_core.bonas import Bonas, Embedded, FittedPredictor
 from bonas_core.build import Problem
 from bonas_core.errors import ModelError
 from bonas_core.model import FILE_NAME, PredictorModel, fit_model, read_model
 from bonas_core.samplers import Pool
+from bonas_core.samplers.state import SamplerState, read_state
 from bonas_core.storage import make_folder
 from bonas_core.strategy import Proposal, Strategy
 from bonas_core.trials import Trial, Trials
@@ -29,6 +30,30 @@ from bonas_core.trials import Trial, Trials
 def propose(strategy: Strategy, trials: Trials, count: int, seed: int) -> list[Proposal]:
     """Ask a strategy that has no stages, or for the initial design."""
     return strategy.propose(trials, count, seed)
+
+
+@task(name="update sampler", cache_policy=NO_CACHE)
+def update_sampler(strategy: Bonas, trials: Trials, seed: int, folder: Path) -> SamplerState:
+    """Let a sampler that learns do so, and store what it has learnt; a stored state is taken up where none is at hand.
+
+    Two files stay: this round's, and that of the round before, should this round's turn out to be damaged.
+    """
+    make_folder(folder)
+    if not strategy.has_sampler_state(trials, seed):
+        for path in sorted(folder.glob("*.safetensors"), reverse=True):
+            with suppress(ModelError):  # damaged: it can be had again
+                stored = read_state(path)
+                if strategy.is_sampler_state(stored, trials, seed):
+                    strategy.remember_sampler(stored)
+                    break
+    state = strategy.update_sampler(trials, seed)
+    path = folder / f"{state.seen:06d}-{state.version}.safetensors"
+    state.write(path)
+    others = set(folder.glob("*.safetensors")) - {path}
+    kept = max((other for other in others if other.name < path.name), default=path)
+    for other in others - {kept}:
+        other.unlink(missing_ok=True)
+    return state
 
 
 @task(name="sample pool", cache_policy=NO_CACHE)
@@ -56,7 +81,7 @@ def predictor_path(folder: Path, trained_on: int, version: str) -> Path:
 
 
 @task(name="embed", cache_policy=NO_CACHE)
-def embed(strategy: Bonas, trials: Trials, pool: Pool, fitted: FittedPredictor) -> tuple[Features, Features]:
+def embed(strategy: Bonas, trials: Trials, pool: Pool, fitted: FittedPredictor) -> Embedded:
     """Embed trials and candidates."""
     return strategy.embed(trials, pool, fitted)
 
@@ -65,14 +90,13 @@ def embed(strategy: Bonas, trials: Trials, pool: Pool, fitted: FittedPredictor) 
 def score_and_pick(
     strategy: Bonas,
     trials: Trials,
-    pool: Pool,
+    embedded: Embedded,
     fitted: FittedPredictor,
-    features: tuple[Features, Features],
     count: int,
     seed: int,
 ) -> list[Proposal]:
     """Refit the regression, score expected improvement, pick the best candidates."""
-    return strategy.select(trials, pool, fitted, *features, count, seed)
+    return strategy.select(trials, embedded, fitted, count, seed)
 
 
 @task(name="train", cache_policy=NO_CACHE, retry_delay_seconds=0)

@@ -260,6 +260,37 @@ class Tracker:
         return known
 
 
+def register_predictor(client: MlflowClient, model: PredictorModel, alias: str) -> str:
+    """Registers a predictor that no search has made, under an alias; a version of it that is there is used again.
+
+    Returns:
+        its URI, `models:/NAME@ALIAS`.
+    """
+    from mlflow.exceptions import MlflowException
+
+    registered = registered_name(model.space)
+    with suppress(MlflowException):  # it may be there already
+        client.create_registered_model(registered)
+    made = [
+        found
+        for found in client.search_model_versions(f"name = '{registered}'")
+        if found.tags.get(_PREDICTOR_TAG) == model.fitted.version
+    ]
+    if not made:
+        experiment = client.get_experiment_by_name(registered)
+        experiment_id = experiment.experiment_id if experiment else client.create_experiment(registered)
+        run = client.create_run(experiment_id, run_name=f"{alias} on {model.fitted.trained_on} cells")
+        with TemporaryDirectory() as folder:
+            model.write(Path(folder) / FILE_NAME)
+            client.log_artifact(run.info.run_id, str(Path(folder) / FILE_NAME), ARTIFACT_FOLDER)
+        client.set_terminated(run.info.run_id)
+        description = f"{model.objective.name}, trained on {model.fitted.trained_on} cells"
+        source, tags = f"{run.info.artifact_uri}/{ARTIFACT_FOLDER}", {_PREDICTOR_TAG: model.fitted.version}
+        made = [client.create_model_version(registered, source, run.info.run_id, tags, description=description)]
+    client.set_registered_model_alias(registered, alias, made[0].version)
+    return f"models:/{registered}@{alias}"
+
+
 def load_registered(client: MlflowClient, uri: str) -> PredictorModel:
     """Loads the predictor behind `models:/NAME@ALIAS` or `models:/NAME/VERSION`.
 

@@ -87,6 +87,16 @@ class SearchFolder:
         return self.path / "predictors"
 
     @property
+    def samplers(self) -> Path:
+        """What a sampler that learns has learnt, one file a state."""
+        return self.path / "samplers"
+
+    @property
+    def warm_start(self) -> Path:
+        """The predictor that trainings start from, where there is one."""
+        return self.path / "warm_start.safetensors"
+
+    @property
     def report(self) -> Path:
         """Figures and the HTML report."""
         return self.path / "report"

@@ -30,6 +30,15 @@ def nasbench201_table(shared_data: Path) -> Path:
     return path
 
 
+@pytest.fixture(scope="session")
+def nasbench101_table(shared_data: Path) -> Path:
+    """Real cells of NAS-Bench-101: 20,001 of them, each with the accuracy of one run."""
+    path = shared_data / "nasbench101_cells_20k.parquet"
+    if not path.is_file():
+        pytest.skip(f"the cells of NAS-Bench-101 are not here: file {path} is missing")
+    return path
+
+
 @pytest.fixture(scope="session", autouse=True)
 def _one_torch_thread() -> Iterator[None]:
     """Small networks are faster on one thread, and sums are then added in one order."""

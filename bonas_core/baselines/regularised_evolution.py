@@ -22,18 +22,26 @@ class RegularisedEvolution:
     Args:
         space: where to search.
         population: number of trials alive; as many random ones start the search.
-        tournament: entrants per tournament, drawn without replacement.
-        repeats: whether a cell may be evaluated again, which costs a query: the literal algorithm. Otherwise mutants
-            are drawn
-            until one is new.
+        tournament: entrants per tournament.
+        repeats: whether a cell may be evaluated again, which costs a query: the literal algorithm; failed and diverged
+            ones are left alone all the same. Otherwise mutants are drawn until one is new.
+        replacement: whether a trial may enter a tournament more than once.
     """
 
-    def __init__(self, space: SearchSpace, population: int = 30, tournament: int = 10, repeats: bool = False) -> None:
+    def __init__(
+        self,
+        space: SearchSpace,
+        population: int = 30,
+        tournament: int = 10,
+        repeats: bool = False,
+        replacement: bool = False,
+    ) -> None:
         self.initial = population
         self._space = space
         self._population = population
         self._tournament = tournament
         self._repeats = repeats
+        self._winners = _winners_with_replacement if replacement else tournament_winners
 
     def propose(self, trials: Trials, count: int, seed: int) -> list[Proposal]:
         n = len(trials)
@@ -43,18 +51,43 @@ class RegularisedEvolution:
         return [Proposal(g, "evolution") for g in self._children(trials, count, rng)]
 
     def _children(self, trials: Trials, count: int, rng: np.random.Generator) -> Genotypes:
-        attempts = count if self._repeats else max(_ATTEMPTS, 4 * count)
-        parents = tournament_winners(trials, self._population, self._tournament, attempts, rng)
+        attempts = max(_ATTEMPTS, 4 * count)
+        if self._repeats:
+            barred = trials.keys[trials.finished & np.isnan(trials.scores)]
+            children = self._mutants(trials, count, rng)
+            keys = self._space.keys(children)
+            if np.isin(keys, barred).any():
+                children = np.concatenate([children, self._mutants(trials, attempts, rng)])
+                keys = self._space.keys(children)
+            children = children[~np.isin(keys, barred)][:count]
+        else:
+            children = self._mutants(trials, attempts, rng)
+            children = children[distinct(self._space.keys(children), trials.keys)][:count]
+        if len(children) == count:
+            return children
+        # no trial has a score to be a parent, or all that they lead to is there
+        seen = np.concatenate([trials.keys, self._space.keys(children)])
+        return np.concatenate([children, fresh_random(self._space, seen, count - len(children), rng)])
+
+    def _mutants(self, trials: Trials, count: int, rng: np.random.Generator) -> Genotypes:
+        parents = self._winners(trials, self._population, self._tournament, count, rng)
         children = self._space.mutate(parents, rng)
         for _ in range(_REDRAWS):  # a mutation may draw what was there: ask again, a query is worth more
             same = self._space.keys(children) == self._space.keys(parents)
             if not same.any():
                 break
             children[same] = self._space.mutate(parents[same], rng)
-        if self._repeats and len(children):  # none: no trial has a score to be a parent
-            return children
-        children = children[distinct(self._space.keys(children), trials.keys)][:count]
-        if len(children) == count:
-            return children
-        seen = np.concatenate([trials.keys, self._space.keys(children)])
-        return np.concatenate([children, fresh_random(self._space, seen, count - len(children), rng)])
+        return children
+
+
+def _winners_with_replacement(
+    trials: Trials, population: int, tournament: int, count: int, rng: np.random.Generator
+) -> Genotypes:
+    """As `tournament_winners`, but every entrant is drawn from the whole population."""
+    rows, scores = trials.observed()
+    rows, scores = rows[-population:], scores[-population:]
+    if not len(rows):
+        return trials.genotypes[:0]
+    entrants = rng.integers(len(rows), size=(count, tournament))
+    winners = entrants[np.arange(count), scores[entrants].argmax(axis=1)]
+    return np.asarray(trials.genotypes[rows[winners]])

@@ -35,7 +35,13 @@ class Predictor(Protocol):
             graphs: n cells, without the global vertex.
             seed: decides initial weights and batch order; equal inputs and seed give equal weights.
             start: weights to begin from (warm start) instead of random ones.
+
+        Raises:
+            ModelError: `start` is of another kind or shape.
         """
 
     def embed(self, weights: PredictorWeights, graphs: GraphBatch) -> NDArray[np.float32]:
         """Embeddings phi of n graphs: (n, M)."""
+
+    def predict(self, weights: PredictorWeights, graphs: GraphBatch) -> Vector:
+        """Targets (n,) of n graphs without a regression, on the scale of the targets that it was trained on."""

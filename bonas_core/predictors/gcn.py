@@ -5,8 +5,8 @@ H' = ReLU(BatchNorm(P H W)), with P made of the adjacency with self loops (Eq. 3
 of the global vertex or, in spaces where vertices have fixed roles, of all vertices side by side. The linear head that
 turns it into a score serves the training only; a search puts Bayesian linear regression in its place.
 
-Members of an ensemble are trained together, as a leading dimension E of every weight; their embeddings stand side by
-side.
+Weights have nothing to do with the number of vertices while the global vertex is read, so that networks trained on
+small graphs can go on with larger ones.
 """
 
 from __future__ import annotations
@@ -14,30 +14,29 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Protocol
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from bonas_core.encoding import GraphBatch, with_global_vertex
-from bonas_core.predictors.base import PredictorWeights, Vector
-from bonas_core.threads import torch_threads
+from bonas_core.predictors.base import PredictorWeights
+from bonas_core.predictors.training import Network, NetworkPredictor
 
 NORMALISATIONS = ("none", "row", "symmetric")
 """`none`: sums, as in the original code; `row`: means over predecessors; `symmetric`: Eq. 3 on the undirected graph."""
 READOUTS = ("global", "vertices")
 
 _EPS = 1e-5  # of batch normalisation
-_CHUNK = 1024  # graphs embedded at a time: larger batches fall out of the processor's cache
 _LARGEST_DENSE = 64  # vertices; larger graphs go through torch-geometric's sparse message passing
 
 
 @dataclass(frozen=True)
-class GCN:
+class GCN(NetworkPredictor["_Inputs"]):
     """A graph convolutional predictor and how it is trained; the defaults are the paper's.
 
     Example:
+        >>> import numpy as np
         >>> from bonas_core.spaces.nasbench201 import NASBench201
         >>> space = NASBench201()
         >>> cells = space.enumerate()[:20]
@@ -54,74 +53,31 @@ class GCN:
     normalisation: str = "none"
     initialisation: str = "uniform"
     """`uniform`: +-0.05, as in the original code; `he`: normal with variance 2 / fan-in (first layer: 1)."""
-    epochs: int = 100
-    learning_rate: float = 1e-3
-    batch_size: int = 128
-    ensemble: int = 1
-    """Number of networks E, which differ in their initial weights."""
 
-    @torch_threads(1)
-    def fit(
-        self, graphs: GraphBatch, targets: Vector, weights: Vector, seed: int, start: PredictorWeights | None = None
-    ) -> PredictorWeights:
-        generator = torch.Generator().manual_seed(seed)
-        inputs = self._inputs(graphs)
-        network = _Network(self, inputs.features.shape[1], inputs.read.shape[1], generator)
-        if start is not None:
-            network.load_state_dict({name: torch.from_numpy(tensor) for name, tensor in start.tensors.items()})
-        t = torch.from_numpy(targets.astype(np.float32))
-        w = torch.from_numpy(weights.astype(np.float32))
-        optimiser = torch.optim.Adam(network.parameters(), lr=self.learning_rate, foreach=True)
-        losses = []
-        n = len(graphs)
-        for _ in range(self.epochs):
-            total = 0.0
-            batches = (
-                [None] if n <= self.batch_size else torch.split(torch.randperm(n, generator=generator), self.batch_size)
-            )
-            for rows in batches:
-                batch, y, u = (inputs, t, w) if rows is None else (self._inputs(graphs[rows.numpy()]), t[rows], w[rows])
-                optimiser.zero_grad()
-                # the members' losses are added, so that each is trained as if it were alone
-                loss = (u * (network(batch) - y) ** 2).mean(dim=1)
-                loss.sum().backward()
-                optimiser.step()
-                total += float(loss.detach().mean()) * len(y)
-            losses.append(total / n)
-        with torch.no_grad():
-            network.settle(inputs)
-        tensors = {name: tensor.detach().numpy().copy() for name, tensor in network.state_dict().items()}
-        return PredictorWeights(tensors, tuple(losses))
-
-    @torch_threads(1)
-    def embed(self, weights: PredictorWeights, graphs: GraphBatch) -> NDArray[np.float32]:
-        chunks = []
-        with torch.inference_mode():
-            for begin in range(0, len(graphs), _CHUNK):
-                inputs = self._inputs(graphs[begin : begin + _CHUNK])
-                network = _Network(self, inputs.features.shape[1], inputs.read.shape[1], None)
-                network.load_state_dict({name: torch.from_numpy(tensor) for name, tensor in weights.tensors.items()})
-                chunks.append(network.embed(inputs).permute(1, 0, 2).flatten(1).numpy())
-        return np.concatenate(chunks)
-
-    def _inputs(self, graphs: GraphBatch) -> _Inputs:
+    def _inputs(self, graphs: GraphBatch, weights: PredictorWeights | None = None) -> _Inputs:
         graphs = with_global_vertex(graphs) if self.readout == "global" else graphs
         sparse = graphs.labels.shape[1] > _LARGEST_DENSE
-        return (_sparse_inputs if sparse else _dense_inputs)(graphs, self.normalisation, self.readout)
+        return (_SparseInputs if sparse else _DenseInputs)(graphs, self.normalisation, self.readout)
+
+    def _network(self, inputs: _Inputs, generator: torch.Generator | None) -> _Network:
+        return _Network(self, inputs.features.shape[-1], inputs.read.shape[1], generator)
 
 
-@dataclass(frozen=True)
-class _Inputs:
-    """A batch of graphs as N vertices in a row, and how features flow between them."""
+class _Inputs(Protocol):
+    """A batch of B graphs as N vertices in a row, and how features flow between them."""
 
     features: Tensor
     """(N, F) one-hot labels, already aggregated once: P X."""
-    aggregate: Callable[[Tensor], Tensor]
-    """(E, N, H) -> (E, N, H): P H."""
     share: Tensor | None
     """(N, 1) weight of every vertex in batch statistics, padding having none; None where all weigh the same."""
     read: Tensor
     """(B, R) the vertices whose features are the embedding."""
+
+    def aggregate(self, h: Tensor) -> Tensor:
+        """(E, N, H) -> (E, N, H): P H."""
+
+    def __getitem__(self, rows: Tensor) -> _Inputs:
+        """The inputs of these graphs."""
 
 
 def _propagation(adjacency: Tensor, normalisation: str) -> Tensor:
@@ -139,50 +95,72 @@ def _one_hot(labels: Tensor, classes: int) -> Tensor:
     return (labels[..., None] == torch.arange(classes)).float()  # padding matches none: zeros
 
 
-def _dense_inputs(graphs: GraphBatch, normalisation: str, readout: str) -> _Inputs:
-    B, V = graphs.labels.shape
-    propagation = _propagation(torch.from_numpy(graphs.adjacency).float(), normalisation)
-    features = propagation @ _one_hot(torch.from_numpy(graphs.labels), len(graphs.vocabulary))
-    mask = torch.from_numpy(graphs.mask)
-    share = None if bool(mask.all()) else (mask / mask.sum()).float().reshape(B * V, 1)
+class _DenseInputs:
+    """Graphs as matrices, all of one size."""
 
-    def aggregate(h: Tensor) -> Tensor:
-        E, N, H = h.shape
-        return (propagation @ h.view(E, B, V, H)).view(E, N, H)
+    def __init__(self, graphs: GraphBatch, normalisation: str, readout: str) -> None:
+        propagation = _propagation(torch.from_numpy(graphs.adjacency).float(), normalisation)
+        features = propagation @ _one_hot(torch.from_numpy(graphs.labels), len(graphs.vocabulary))
+        self._set(propagation, features, torch.from_numpy(graphs.mask), readout)
 
-    first = torch.arange(B)[:, None] * V
-    read = first if readout == "global" else first + torch.arange(V)
-    return _Inputs(features.reshape(B * V, -1), aggregate, share, read)
+    def _set(self, propagation: Tensor, features: Tensor, mask: Tensor, readout: str) -> None:
+        B, V = mask.shape
+        self._propagation = propagation
+        """(B, V, V), or (1, V, V) where all graphs share their edges."""
+        self._mask = mask
+        self._readout = readout
+        self.features = features.reshape(B * V, -1)
+        self.share = None if bool(mask.all()) else (mask / mask.sum()).float().reshape(B * V, 1)
+        first = torch.arange(B)[:, None] * V
+        self.read = first if readout == "global" else first + torch.arange(V)
 
+    def aggregate(self, h: Tensor) -> Tensor:
+        (B, V), (E, N, H) = self._mask.shape, h.shape
+        return (self._propagation @ h.view(E, B, V, H)).view(E, N, H)
 
-def _sparse_inputs(graphs: GraphBatch, normalisation: str, readout: str) -> _Inputs:
-    """The same as `_dense_inputs` by message passing over edge lists, for graphs too large for matrices."""
-    from torch_geometric.nn import SimpleConv
-    from torch_geometric.nn.conv.gcn_conv import gcn_norm
-    from torch_geometric.utils import add_self_loops, degree, to_undirected
-
-    batch = graphs.to_pyg()
-    N = batch.x.shape[0]
-    if normalisation == "symmetric":
-        edges, strength = gcn_norm(to_undirected(batch.edge_index, num_nodes=N), num_nodes=N)
-    else:
-        edges, _ = add_self_loops(batch.edge_index, num_nodes=N)
-        strength = torch.ones(edges.shape[1])
-        if normalisation == "row":
-            strength = 1 / degree(edges[1], N)[edges[1]]
-    convolution = SimpleConv(aggr="sum")
-
-    def aggregate(h: Tensor) -> Tensor:
-        return torch.stack([convolution(member, edges, strength) for member in h])
-
-    features = aggregate(_one_hot(batch.x, len(graphs.vocabulary))[None])[0]
-    first = batch.ptr[:-1, None]
-    return _Inputs(
-        features, aggregate, None, first if readout == "global" else first + torch.arange(graphs.labels.shape[1])
-    )
+    def __getitem__(self, rows: Tensor) -> _DenseInputs:
+        chosen = _DenseInputs.__new__(_DenseInputs)
+        shared = self._propagation.shape[0] == 1
+        features = self.features.view(*self._mask.shape, -1)
+        chosen._set(
+            self._propagation if shared else self._propagation[rows], features[rows], self._mask[rows], self._readout
+        )
+        return chosen
 
 
-class _Network(nn.Module):
+class _SparseInputs:
+    """The same by message passing over edge lists, for graphs too large for matrices."""
+
+    share: Tensor | None = None
+
+    def __init__(self, graphs: GraphBatch, normalisation: str, readout: str) -> None:
+        from torch_geometric.nn import SimpleConv
+        from torch_geometric.nn.conv.gcn_conv import gcn_norm
+        from torch_geometric.utils import add_self_loops, degree, to_undirected
+
+        self._graphs, self._normalisation, self._readout = graphs, normalisation, readout
+        batch = graphs.to_pyg()
+        N = batch.x.shape[0]
+        if normalisation == "symmetric":
+            self._edges, self._strength = gcn_norm(to_undirected(batch.edge_index, num_nodes=N), num_nodes=N)
+        else:
+            self._edges, _ = add_self_loops(batch.edge_index, num_nodes=N)
+            self._strength = torch.ones(self._edges.shape[1])
+            if normalisation == "row":
+                self._strength = 1 / degree(self._edges[1], N)[self._edges[1]]
+        self._convolution = SimpleConv(aggr="sum")
+        self.features = self.aggregate(_one_hot(batch.x, len(graphs.vocabulary))[None])[0]
+        first = batch.ptr[:-1, None]
+        self.read = first if readout == "global" else first + torch.arange(graphs.labels.shape[1])
+
+    def aggregate(self, h: Tensor) -> Tensor:
+        return torch.stack([self._convolution(member, self._edges, self._strength) for member in h])
+
+    def __getitem__(self, rows: Tensor) -> _SparseInputs:
+        return _SparseInputs(self._graphs[rows.numpy()], self._normalisation, self._readout)
+
+
+class _Network(Network[_Inputs]):
     """E networks side by side: layers of weights (E, in, H) with batch normalisation, and linear heads (E, M)."""
 
     def __init__(self, gcn: GCN, features: int, vertices_read: int, generator: torch.Generator | None) -> None:
@@ -211,12 +189,14 @@ class _Network(nn.Module):
 
     def forward(self, inputs: _Inputs) -> Tensor:
         """Predicted targets (E, B), with statistics of this batch."""
-        phi = self._read(self._layers(inputs, self._batch_statistics), inputs)
-        return (phi @ self.head).squeeze(-1) + self.head_bias
+        return self.score(self._read(self._layers(inputs, self._batch_statistics), inputs))
 
     def embed(self, inputs: _Inputs) -> Tensor:
         """Embeddings (E, B, M), with the settled statistics."""
         return self._read(self._layers(inputs, self._settled_statistics), inputs)
+
+    def score(self, embeddings: Tensor) -> Tensor:
+        return (embeddings @ self.head).squeeze(-1) + self.head_bias
 
     def settle(self, inputs: _Inputs) -> None:
         """Stores the statistics that the final weights have on the whole training set, for `embed`."""

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
 
 from bonas_core.spaces.base import Genotypes, Keys, SearchSpace, distinct
 from bonas_core.trials import Trials
+
+Acquire = Callable[[Genotypes], NDArray[np.float64]]
+"""(n, genes) -> (n,) what candidates are worth evaluating for: the logarithm of their expected improvement."""
+Learnt = dict[str, NDArray[Any]]
+"""What a sampler has learnt, as plain arrays, in the form in which it is stored."""
 
 
 @dataclass(frozen=True)
@@ -32,6 +38,30 @@ class Sampler(Protocol):
 
     def pool(self, space: SearchSpace, trials: Trials, size: int, rng: np.random.Generator) -> Pool:
         """Draws about `size` distinct candidates that no trial has yet; none only if the space is used up."""
+
+
+@runtime_checkable
+class LearningSampler(Protocol):
+    """Draws candidates by what it has learnt from their acquisition values at every step.
+
+    It is stateless too: what it has learnt is handed to it and comes back, and equal arguments give equal results.
+    """
+
+    name: str
+
+    def check_space(self, space: SearchSpace) -> None:
+        """Raises SettingsError where the sampler cannot work on a space."""
+
+    def start(self, space: SearchSpace, rng: np.random.Generator) -> Learnt:
+        """What it knows before it has learnt anything."""
+
+    def update(
+        self, space: SearchSpace, learnt: Learnt, trials: Trials, acquire: Acquire, rng: np.random.Generator
+    ) -> Learnt:
+        """Learns from one step's acquisition function; `learnt` is left as it is."""
+
+    def draw(self, space: SearchSpace, learnt: Learnt, trials: Trials, size: int, rng: np.random.Generator) -> Pool:
+        """Draws candidates as `Sampler.pool` does."""
 
 
 def fresh_random(space: SearchSpace, seen: Keys, size: int, rng: np.random.Generator) -> Genotypes:

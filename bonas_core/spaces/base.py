@@ -45,7 +45,8 @@ class SearchSpace(Protocol):
         """Changes every row by one mutation; a row may come back as it was where the space's rule allows it."""
 
     def neighbours(self, genotype: NDArray[np.int8]) -> Genotypes:
-        """All architectures that one mutation can make of this one, without itself and without repeats."""
+        """All architectures that one mutation can make of this one, without itself and without repeats; where these
+        would be too many to look at, those one smallest change away."""
 
     def keys(self, genotypes: Genotypes) -> Keys:
         """Canonical identity of every row."""
@@ -75,6 +76,46 @@ class SearchSpace(Protocol):
 
         Raises:
             InputError: the space cannot be enumerated (`size` is None).
+        """
+
+
+@runtime_checkable
+class ControlledSpace(SearchSpace, Protocol):
+    """A space whose architectures a controller can spell as decisions, one after the other (Zoph et al. 2018).
+
+    A space of your own needs these members for samplers that learn a controller, and for nothing else.
+    """
+
+    def decisions(self) -> tuple[int, ...]:
+        """Number of choices of each of the D decisions, in the order they are taken; empty where there are none."""
+
+    def from_decisions(self, choices: NDArray[np.int8]) -> tuple[Genotypes, NDArray[np.bool_]]:
+        """What rows of decisions spell.
+
+        Args:
+            choices: (n, D) the choice of every decision, counting from 0.
+
+        Returns:
+            (n, genes) genotypes, and (n,) whether each is an architecture of the space; rows of the others mean
+            nothing.
+        """
+
+    def to_decisions(self, genotypes: Genotypes) -> NDArray[np.int8]:
+        """(n, D) one way to spell every row: `from_decisions` gives an architecture of the same key."""
+
+
+@runtime_checkable
+class MutationRules(Protocol):
+    """What a space offers beside the members of `SearchSpace` if it can be mutated by more than one rule."""
+
+    mutations: tuple[str, ...]
+    """Names of its rules, the default first."""
+
+    def with_mutation(self, name: str) -> SearchSpace:
+        """The same space whose `mutate` and `neighbours` follow another of its rules.
+
+        Raises:
+            SettingsError: there is no such rule.
         """
 
 

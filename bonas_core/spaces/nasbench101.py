@@ -14,7 +14,7 @@ from collections.abc import Callable, Sequence
 from functools import lru_cache
 from itertools import chain, permutations
 from types import MappingProxyType
-from typing import Literal, get_args
+from typing import Literal, cast, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -32,6 +32,7 @@ ABSENT = PADDING
 """Operation of a vertex that the cell does not have."""
 
 Sampling = Literal["uniform", "authors"]
+Mutation = Literal["rewire", "add-remove", "flip"]
 
 _SOURCES, _TARGETS = np.triu_indices(MAX_VERTICES, 1)
 _PAIRS: list[tuple[int, int]] = list(zip(_SOURCES.tolist(), _TARGETS.tolist(), strict=True))
@@ -50,6 +51,8 @@ _EXAMPLE = "input;conv3x3;maxpool3x3;output|0-1,0-2,1-3,2-3"
 _KEY_BLOCK = 8192
 """Rows per pass over the key tables, so that the intermediate arrays stay in the processor's cache."""
 
+_TRIES = 64  # mutations tried before a parent comes back unchanged
+
 
 class NASBench101:
     """The 423,624 cells of NAS-Bench-101; isomorphic pruned cells are the same cell.
@@ -58,9 +61,12 @@ class NASBench101:
         sampling: "uniform" draws every cell with equal chance. "authors" draws raw rows of 7 vertices,
             all bits and operations with equal chance, until one is valid, as the benchmark's authors do; this
             favours cells of few vertices.
+        mutation: "rewire" is the rule of the BONAS paper, section 3.3: it keeps or shrinks a cell. "add-remove" adds
+            an edge and removes one, "flip" flips every bit with a chance, as the benchmark's authors do; both work on
+            raw rows of 7 vertices, so cells can grow. `mutate` says how each goes.
 
     Raises:
-        SettingsError: `sampling` is neither.
+        SettingsError: `sampling` or `mutation` is none of these.
     """
 
     name = "nasbench101"
@@ -70,12 +76,24 @@ class NASBench101:
     count_by_vertices = MappingProxyType({2: 1, 3: 6, 4: 84, 5: 2_441, 6: 62_010, 7: 359_082})
     """Number of cells by number of vertices."""
     size = 423_624
+    mutations: tuple[str, ...] = get_args(Mutation)
 
-    def __init__(self, sampling: Sampling = "uniform") -> None:
-        if sampling not in get_args(Sampling):
-            known = ", ".join(get_args(Sampling))
-            raise SettingsError(f"space {self.name}: sampling `{sampling}` is unknown; use one of {known}")
+    def __init__(self, sampling: Sampling = "uniform", mutation: Mutation = "rewire") -> None:
+        for setting, value, known in (("sampling", sampling, Sampling), ("mutation", mutation, Mutation)):
+            if value not in get_args(known):
+                raise SettingsError(
+                    f"space {self.name}: {setting} `{value}` is unknown; use one of {', '.join(get_args(known))}"
+                )
         self.sampling = sampling
+        self.mutation = mutation
+
+    def with_mutation(self, name: str) -> NASBench101:
+        """The same space with another of `mutations`.
+
+        Raises:
+            SettingsError: there is no such rule.
+        """
+        return NASBench101(self.sampling, cast(Mutation, name))
 
     def sample(self, count: int, rng: np.random.Generator) -> Genotypes:
         """Draws `count` cells as `sampling` says; the first uniform draw enumerates the space."""
@@ -90,44 +108,50 @@ class NASBench101:
         return cells[:count]
 
     def mutate(self, parents: Genotypes, rng: np.random.Generator) -> Genotypes:
-        """Rewires one edge or redraws one operation, with equal chance, and prunes (paper section 3.3).
+        """Changes every cell by the rule of `mutation`; children are always valid and pruned.
 
-        Rewiring gives a random edge i->j another random source before j that does not feed j yet; where there
-        is none the cell stays as it was. Redrawing sets a random interior vertex to a random operation, the
-        old one included. The result is always valid: the new source is reached from the input, so the output
-        still is, and no edge is added. Pruning may drop vertices and edges, and no mutation brings them back.
+        rewire
+            With equal chance rewires one edge or redraws one operation. Rewiring gives a random edge i->j another
+            random source before j that does not feed j yet; where there is none the cell stays as it was. Redrawing
+            sets a random interior vertex to a random operation, the old one included. The new source is reached from
+            the input, so the output still is, and no edge is added. Pruning may drop vertices and edges, and no
+            mutation brings them back.
+        add-remove
+            With equal chance redraws one operation, or adds a random absent edge and removes another random edge. A
+            new edge may begin or end at a vertex that the cell does not have: it comes with a random operation, and
+            with a second edge from or to a random vertex that the cell has, so that it lies on a path.
+        flip
+            Flips each of the 21 edges with chance 1/7 and gives each of the 5 operations, with chance 1/5, one of the
+            other two (the mutation of the benchmark's own notebook).
+
+        The last two work on a raw row of 7 vertices in which the cell's vertices take random places in their order,
+        and the vertices that it lacks stand unconnected with random operations. A child that is not a cell is drawn
+        again, at most 64 times; the parent comes back if none was.
         """
+        if self.mutation == "rewire":
+            return self.prune(_rewired_or_redrawn(parents, rng))
+        change = _flipped if self.mutation == "flip" else _added_and_removed
         children = parents.copy()
-        rewire = rng.random(len(parents)) < 0.5
-
-        edge = _pick(parents[:, :_EDGES] == 1, rng)
-        free = _free_sources(parents, _TARGETS[edge])
-        source = _pick(free, rng)
-        rows = np.flatnonzero(rewire & free.any(axis=1))
-        children[rows, edge[rows]] = 0
-        children[rows, _GENE[source, _TARGETS[edge]][rows]] = 1
-
-        exists = parents[:, _EDGES:] != ABSENT
-        vertex = _pick(exists, rng)
-        operation = rng.integers(len(OPERATIONS), size=len(parents), dtype=np.int8)
-        rows = np.flatnonzero(~rewire & exists.any(axis=1))
-        children[rows, _EDGES + vertex[rows]] = operation[rows]
-        return self.prune(children)
+        rows = np.arange(len(parents))
+        for _ in range(_TRIES):
+            drawn = self.prune(change(parents[rows], rng))
+            valid = self.valid(drawn)
+            children[rows[valid]] = drawn[valid]
+            rows = rows[~valid]
+            if not len(rows):
+                break
+        return children
 
     def neighbours(self, genotype: NDArray[np.int8]) -> Genotypes:
-        """All other cells that `mutate` can make of this one."""
-        edges = np.flatnonzero(genotype[:_EDGES])
-        which, source = np.nonzero(_free_sources(np.tile(genotype, (len(edges), 1)), _TARGETS[edges]))
-        rewired = np.tile(genotype, (len(which), 1))
-        rows = np.arange(len(which))
-        rewired[rows, edges[which]] = 0
-        rewired[rows, _GENE[source, _TARGETS[edges[which]]]] = 1
+        """The other cells that are one step away by the rule of `mutation`, without repeats.
 
-        genes = np.repeat(_EDGES + np.flatnonzero(genotype[_EDGES:] != ABSENT), len(OPERATIONS))
-        redrawn = np.tile(genotype, (len(genes), 1))
-        redrawn[np.arange(len(genes)), genes] = np.arange(len(genes)) % len(OPERATIONS)
-
-        cells = self.prune(np.concatenate([rewired, redrawn]))
+        With "rewire" these are all that `mutate` can make of the cell. The other rules can make hundreds, or any cell
+        at all, of one; their steps are the smallest changes: one edge more, one edge less, another operation, or a
+        new vertex between two that are there, with an edge from the earlier and an edge to the later.
+        """
+        steps = _rewirings(genotype) if self.mutation == "rewire" else _toggles(genotype)
+        cells = self.prune(np.concatenate([*steps, _redrawings(genotype)]))
+        cells = cells[self.valid(cells)]
         return cells[distinct(self.keys(cells), self.keys(genotype[None]))]
 
     def keys(self, genotypes: Genotypes) -> Keys:
@@ -212,6 +236,17 @@ class NASBench101:
         raw[:, _EDGES:] = np.where(interior, labels, ABSENT)[:, 1:-1]
         return self._checked(raw, lambda row: f"cell in row {row}")
 
+    def to_bits(self, genotypes: Genotypes) -> tuple[list[str], list[tuple[str, ...]]]:
+        """Writes cells as tables hold them; `from_bits` reads them back."""
+        vertices = self.vertices(genotypes)
+        adjacency = np.empty(len(genotypes), dtype=object)
+        for n in range(2, MAX_VERTICES + 1):
+            bits = np.ascontiguousarray(genotypes[vertices == n][:, :_EDGES][:, n > _TARGETS] + ord("0"))
+            adjacency[vertices == n] = bits.view(f"S{bits.shape[1]}")[:, 0].astype(str)
+        different, which = np.unique(genotypes[:, _EDGES:], axis=0, return_inverse=True)
+        labels = [("input", *(OPERATIONS[op] for op in row if op != ABSENT), "output") for row in different.tolist()]
+        return adjacency.tolist(), [labels[row] for row in which.reshape(-1).tolist()]
+
     def format(self, genotypes: Genotypes) -> list[str]:
         return [
             f"{';'.join(['input', *(_SHORT[op] for op in row[_EDGES:] if op != ABSENT), 'output'])}|"
@@ -243,6 +278,25 @@ class NASBench101:
         once per process, and the array is read-only.
         """
         return _cells()
+
+    def decisions(self) -> tuple[int, ...]:
+        """The 21 bits of a raw row of 7 vertices and its 5 operations."""
+        return (2,) * _EDGES + (len(OPERATIONS),) * _INTERIOR
+
+    def from_decisions(self, choices: NDArray[np.int8]) -> tuple[Genotypes, NDArray[np.bool_]]:
+        """Prunes raw rows of 7 vertices; many rows spell one cell, and about a quarter of random rows none."""
+        cells = self.prune(choices)
+        return cells, self.valid(cells)
+
+    def to_decisions(self, genotypes: Genotypes) -> NDArray[np.int8]:
+        """The cells as raw rows of 7 vertices: the output moves to the last one, what is absent stays unconnected."""
+        adjacency = _adjacency(genotypes)
+        rows, output = np.arange(len(genotypes)), self.vertices(genotypes) - 1
+        to_output = adjacency[rows, :, output]
+        adjacency[rows, :, output] = False
+        adjacency[:, :, -1] = to_output
+        ops = np.maximum(genotypes[:, _EDGES:], 0)
+        return np.hstack([adjacency[:, _SOURCES, _TARGETS].astype(np.int8), ops])
 
     def vertices(self, genotypes: Genotypes) -> NDArray[np.int64]:
         """(n,) number of vertices of every row, input and output included."""
@@ -299,6 +353,126 @@ def _adjacency(cells: Genotypes) -> NDArray[np.bool_]:
     adjacency = np.zeros((len(cells), MAX_VERTICES, MAX_VERTICES), dtype=bool)
     adjacency[:, _SOURCES, _TARGETS] = cells[:, :_EDGES] == 1
     return adjacency
+
+
+def _rewired_or_redrawn(parents: Genotypes, rng: np.random.Generator) -> Genotypes:
+    """Raw children by the rule "rewire"."""
+    children = parents.copy()
+    rewire = rng.random(len(parents)) < 0.5
+
+    edge = _pick(parents[:, :_EDGES] == 1, rng)
+    free = _free_sources(parents, _TARGETS[edge])
+    source = _pick(free, rng)
+    rows = np.flatnonzero(rewire & free.any(axis=1))
+    children[rows, edge[rows]] = 0
+    children[rows, _GENE[source, _TARGETS[edge]][rows]] = 1
+
+    exists = parents[:, _EDGES:] != ABSENT
+    vertex = _pick(exists, rng)
+    operation = rng.integers(len(OPERATIONS), size=len(parents), dtype=np.int8)
+    rows = np.flatnonzero(~rewire & exists.any(axis=1))
+    children[rows, _EDGES + vertex[rows]] = operation[rows]
+    return children
+
+
+def _added_and_removed(parents: Genotypes, rng: np.random.Generator) -> Genotypes:
+    """Raw children by the rule "add-remove"."""
+    raw, present = _raw(parents, rng)
+    has_interior = present[:, 1:-1].any(axis=1)
+    redraw = (rng.random(len(parents)) < 0.5) & has_interior
+    vertex = _pick(present[:, 1:-1], rng)
+    operation = rng.integers(len(OPERATIONS), size=len(parents), dtype=np.int8)
+    rows = np.flatnonzero(redraw)
+    raw[rows, _EDGES + vertex[rows]] = operation[rows]
+
+    edges = raw[:, :_EDGES] == 1
+    removed, added = _pick(edges, rng), _pick(~edges, rng)
+    source, target = _SOURCES[added], _TARGETS[added]
+    place = np.arange(MAX_VERTICES)
+    before = _pick(present & (place < source[:, None]), rng)
+    behind = _pick(present & (place > target[:, None]), rng)
+    everyone = np.arange(len(parents))
+    rows = np.flatnonzero(~redraw)
+    raw[rows, removed[rows]] = 0
+    raw[rows, added[rows]] = 1
+    rows = np.flatnonzero(~redraw & ~present[everyone, source])
+    raw[rows, _GENE[before[rows], source[rows]]] = 1
+    rows = np.flatnonzero(~redraw & ~present[everyone, target])
+    raw[rows, _GENE[target[rows], behind[rows]]] = 1
+    return raw
+
+
+def _flipped(parents: Genotypes, rng: np.random.Generator) -> Genotypes:
+    """Raw children by the rule "flip"."""
+    raw, _ = _raw(parents, rng)
+    raw[:, :_EDGES] ^= rng.random((len(raw), _EDGES)) < 1 / MAX_VERTICES
+    redraw = rng.random((len(raw), _INTERIOR)) < 1 / _INTERIOR
+    steps = rng.integers(1, len(OPERATIONS), size=redraw.shape, dtype=np.int8)
+    raw[:, _EDGES:] = (raw[:, _EDGES:] + redraw * steps) % len(OPERATIONS)
+    return raw
+
+
+def _raw(cells: Genotypes, rng: np.random.Generator) -> tuple[Genotypes, NDArray[np.bool_]]:
+    """Cells spread over raw rows of 7 vertices.
+
+    Returns:
+        (n, 26) rows that prune to the cells, and (n, 7) which of their vertices the cells have. The interior vertices
+        take random places in their order; those that a cell lacks have random operations and no edge.
+    """
+    interior = (cells[:, _EDGES:] != ABSENT).sum(axis=1)
+    rank = rng.random((len(cells), _INTERIOR)).argsort(axis=1).argsort(axis=1)
+    present = np.ones((len(cells), MAX_VERTICES), dtype=bool)
+    present[:, 1:-1] = rank < interior[:, None]
+    origin = np.where(present, present.cumsum(axis=1) - 1, MAX_VERTICES)  # of every place; 7 where it is empty
+    edges = np.zeros((len(cells), MAX_VERTICES + 1, MAX_VERTICES + 1), dtype=np.int8)
+    edges[:, :-1, :-1] = _adjacency(cells)
+    raw = rng.integers(len(OPERATIONS), size=(len(cells), _GENES), dtype=np.int8)
+    raw[:, :_EDGES] = edges[np.arange(len(cells))[:, None], origin[:, _SOURCES], origin[:, _TARGETS]]
+    taken = np.take_along_axis(cells, _EDGES - 1 + np.minimum(origin[:, 1:-1], _INTERIOR), axis=1)
+    raw[:, _EDGES:] = np.where(present[:, 1:-1], taken, raw[:, _EDGES:])
+    return raw, present
+
+
+def _rewirings(cell: NDArray[np.int8]) -> list[Genotypes]:
+    """Raw rows: every edge from every other source that it can have."""
+    edges = np.flatnonzero(cell[:_EDGES])
+    which, source = np.nonzero(_free_sources(np.tile(cell, (len(edges), 1)), _TARGETS[edges]))
+    rewired = np.tile(cell, (len(which), 1))
+    rows = np.arange(len(which))
+    rewired[rows, edges[which]] = 0
+    rewired[rows, _GENE[source, _TARGETS[edges[which]]]] = 1
+    return [rewired]
+
+
+def _redrawings(cell: NDArray[np.int8]) -> Genotypes:
+    """Raw rows: every interior vertex with every operation."""
+    genes = np.repeat(_EDGES + np.flatnonzero(cell[_EDGES:] != ABSENT), len(OPERATIONS))
+    redrawn = np.tile(cell, (len(genes), 1))
+    redrawn[np.arange(len(genes)), genes] = np.arange(len(genes)) % len(OPERATIONS)
+    return redrawn
+
+
+def _toggles(cell: NDArray[np.int8]) -> list[Genotypes]:
+    """Raw rows: every edge between the cell's vertices flipped, and every vertex that can be put between two."""
+    vertices = int(np.count_nonzero(cell[_EDGES:] != ABSENT)) + 2
+    inside = np.flatnonzero(vertices > _TARGETS)
+    toggled = np.tile(cell, (len(inside), 1))
+    toggled[np.arange(len(inside)), inside] ^= 1
+    if vertices == MAX_VERTICES:
+        return [toggled]
+    # the new vertex stands right before the later of its two: other places give isomorphic cells
+    inserted = []
+    for source, target in zip(_SOURCES[inside], _TARGETS[inside], strict=True):
+        moved = np.arange(vertices) + (np.arange(vertices) >= target)
+        row = np.zeros(_GENES, dtype=np.int8)
+        row[_GENE[moved[_SOURCES[inside]], moved[_TARGETS[inside]]]] = cell[inside]
+        row[[_GENE[source, target], _GENE[target, target + 1]]] = 1
+        row[_EDGES:] = np.insert(cell[_EDGES:-1], target - 1, 0)
+        inserted += [row] * len(OPERATIONS)
+    grown = np.array(inserted)
+    places = np.repeat(_EDGES + _TARGETS[inside] - 1, len(OPERATIONS))
+    grown[np.arange(len(grown)), places] = np.tile(np.arange(len(OPERATIONS)), len(inside))
+    return [toggled, grown]
 
 
 def _free_sources(cells: Genotypes, targets: NDArray[np.integer]) -> NDArray[np.bool_]:

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from bonas_core.architecture import Architecture
 from bonas_core.encoding import GraphBatch
-from bonas_core.errors import InvalidArchitectureError
+from bonas_core.errors import InvalidArchitectureError, SettingsError
 from bonas_core.spaces.base import Genotypes, Keys
 
 OPERATIONS = ("none", "skip_connect", "nor_conv_1x1", "nor_conv_3x3", "avg_pool_3x3")
@@ -41,7 +41,14 @@ class NASBench201:
     encoding_version = 1
     vocabulary: tuple[str, ...] = (*OPERATIONS, "input", "output")
     positional = True
+    mutations: tuple[str, ...] = ("redraw",)
     size = len(OPERATIONS) ** len(CELL_EDGES)
+
+    def with_mutation(self, name: str) -> NASBench201:
+        """The space itself: it has one rule."""
+        if name not in self.mutations:
+            raise SettingsError(f"space {self.name}: mutation `{name}` is unknown; use {self.mutations[0]}")
+        return self
 
     def sample(self, count: int, rng: np.random.Generator) -> Genotypes:
         return rng.integers(len(OPERATIONS), size=(count, len(CELL_EDGES)), dtype=np.int8)
@@ -97,6 +104,16 @@ class NASBench201:
     def enumerate(self) -> Genotypes:
         """All cells, counting up with the last edge fastest (the official index order is a table's own column)."""
         return np.indices((len(OPERATIONS),) * len(CELL_EDGES), dtype=np.int8).reshape(len(CELL_EDGES), -1).T
+
+    def decisions(self) -> tuple[int, ...]:
+        """The operation of every edge: a genotype is its own spelling."""
+        return (len(OPERATIONS),) * len(CELL_EDGES)
+
+    def from_decisions(self, choices: NDArray[np.int8]) -> tuple[Genotypes, NDArray[np.bool_]]:
+        return choices.copy(), np.ones(len(choices), dtype=bool)
+
+    def to_decisions(self, genotypes: Genotypes) -> NDArray[np.int8]:
+        return genotypes.copy()
 
 
 _PLACE_VALUES = len(OPERATIONS) ** np.arange(len(CELL_EDGES) - 1, -1, -1, dtype=np.uint64)

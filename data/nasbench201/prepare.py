@@ -6,8 +6,7 @@ README.md shows how to export one from the official NATS-Bench or NAS-Bench-201 
 
 from __future__ import annotations
 
-import hashlib
-import json
+from collections.abc import Mapping
 from pathlib import Path
 
 import pandas as pd
@@ -24,12 +23,12 @@ from bonas_core.evaluators.table import (
     read_table,
 )
 from bonas_core.spaces.nasbench201 import NASBench201
-from bonas_core.storage import make_folder, write_table
+from data import prepared
 
 SOURCE = (
     "a CSV or Parquet with arch_str and accuracies; data/nasbench201/README.md says how to export the official file"
 )
-_METADATA = b"bonas.table"
+_COMMAND = "bonas data prepare nasbench201 --source PATH"
 
 
 def prepare(source: Path, target: Path) -> str:
@@ -52,20 +51,18 @@ def prepare(source: Path, target: Path) -> str:
         raise TableError(
             f"table `{source}`: `{index_column}` is not 0 to {len(frame) - 1}, each once; correct or drop it"
         )
-    prepared = pd.DataFrame({"index": index.astype("int64"), "architecture": frame[text_column]})
+    chosen = pd.DataFrame({"index": index.astype("int64"), "architecture": frame[text_column]})
     units: dict[str, str] = {}
     for column in frame.select_dtypes("number").columns.difference([*INDEX_COLUMNS]):
         unit = _unit(frame, column, source)
         if unit is not None:
-            prepared[column] = frame[column].astype("float64")
+            chosen[column] = frame[column].astype("float64")
             units[column] = unit
     if not units:
         raise TableError(f"table `{source}` has no complete column of accuracies; give one in percent or as fractions")
-    table = pa.Table.from_pandas(prepared.sort_values("index"), preserve_index=False)
-    described = {"source": source.name, "sha256": file_digest(source), "content": _digest(table), "units": units}
-    table = table.replace_schema_metadata({_METADATA: json.dumps(described).encode()})
-    make_folder(target.parent)
-    write_table(target, table, compression="zstd")
+    table = pa.Table.from_pandas(chosen.sort_values("index"), preserve_index=False)
+    described = {"source": source.name, "sha256": file_digest(source), "units": units}
+    prepared.write(target, table, described)
     return f"{target}\n{_summary(described)}"
 
 
@@ -75,20 +72,9 @@ def check(target: Path) -> str:
     Raises:
         TableError: it is missing or not what was written.
     """
-    if not target.is_file():
-        raise TableError(
-            f"table `{target}` does not exist; write it with `bonas data prepare nasbench201 --source PATH`"
-        )
-    frame = _everything(target)
+    table, described = prepared.read(target, _COMMAND)
+    frame = table.to_pandas()
     parse_architectures(NASBench201(), frame["architecture"].tolist(), target)
-    table = pq.ParquetFile(target).read()
-    try:
-        described = json.loads((table.schema.metadata or {})[_METADATA])
-        intact = described["content"] == _digest(table)
-    except (KeyError, ValueError):
-        raise TableError(f"table `{target}` was not written by `bonas data prepare`; prepare it again") from None
-    if not intact:
-        raise TableError(f"table `{target}` has changed since it was prepared; prepare it again")
     for column, unit in described["units"].items():
         check_values(frame, column, unit, target)
     return f"{target}: {len(frame)} cells, as prepared\n{_summary(described)}"
@@ -116,15 +102,7 @@ def _unit(frame: pd.DataFrame, column: str, path: Path) -> str | None:
     return None
 
 
-def _digest(table: pa.Table) -> str:
-    digest = hashlib.sha256()
-    for name in sorted(table.column_names):
-        digest.update(name.encode())
-        digest.update("\n".join(map(repr, table[name].to_pylist())).encode())
-    return digest.hexdigest()
-
-
-def _summary(described: dict[str, object]) -> str:
+def _summary(described: Mapping[str, object]) -> str:
     units = described["units"]
     assert isinstance(units, dict)
     columns = "".join(f"\n  {name} ({unit})" for name, unit in units.items())

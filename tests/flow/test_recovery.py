@@ -74,6 +74,24 @@ def test_a_search_killed_in_a_training_ends_as_if_it_had_run_through(tmp_path: P
     assert not list((store / "killed").rglob("*.tmp"))
 
 
+def test_a_search_whose_sampler_learns_ends_as_if_it_had_run_through(tmp_path: Path) -> None:
+    path, store = settings_file(tmp_path), tmp_path / "store"
+    method = ("method.sampler=reinforce", "method.pool=30", "method.controller.units=8", "method.controller.samples=40")
+    chosen = [part for setting in (*method, "budget.trials=6", "evaluator.epochs=2") for part in ("--set", setting)]
+    whole = subprocess.run(bonas("search", path, "--store", store, "--id", "whole", *chosen), capture_output=True)
+    assert whole.returncode == 0, whole.stderr
+    command = bonas("search", path, "--store", store, "--id", "killed", *chosen)
+    kill_in_training(command, store / "killed" / "checkpoints", 4)
+    stored = sorted(file.name for file in (store / "killed" / "samplers").iterdir())
+    assert [name[:6] for name in stored] == ["000003", "000004"]  # there before trial 4 was
+    resumed = subprocess.run(bonas("resume", "killed", "--store", store), capture_output=True, text=True)
+    assert resumed.returncode == 0, resumed.stderr
+    assert rows(store / "killed" / "trials") == rows(store / "whole" / "trials")
+    both = [sorted(file.name for file in (store / name / "samplers").iterdir()) for name in ("killed", "whole")]
+    assert both[0] == both[1]
+    assert both[0][0] == stored[1]
+
+
 def test_an_interrupted_search_says_how_to_go_on(tmp_path: Path) -> None:
     path, store = settings_file(tmp_path), tmp_path / "store"
     process = subprocess.Popen(

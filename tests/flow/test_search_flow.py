@@ -23,6 +23,17 @@ METHODS: dict[str, dict[str, Any]] = {
     "best": {"method": {"initial": 5, "retrain_every": 4}, "predictor": QUICK},
     "paper": {"method": {"recipe": "paper", "initial": 5, "retrain_every": 4, "pool": 50}, "predictor": QUICK},
     "batches": {"method": {"initial": 5, "retrain_every": 4, "batch": 3}, "predictor": QUICK},
+    "controller": {
+        "method": {
+            "initial": 5,
+            "retrain_every": 3,
+            "batch": 2,
+            "sampler": "reinforce",
+            "pool": 50,
+            "controller": {"units": 8, "samples": 40},
+        },
+        "predictor": QUICK,
+    },
     "random": {"method": {"name": "random"}},
     "evolution": {"method": {"name": "regularised-evolution", "population": 5}},
     "failures": {
@@ -221,3 +232,33 @@ def test_a_damaged_predictor_is_trained_again(store: Path) -> None:
     assert comparable(TrialHistory(store / "damaged" / "trials")) == comparable(
         TrialHistory(store / "intact" / "trials")
     )
+
+
+def test_a_sampler_goes_on_from_what_is_stored_and_learns_again_what_is_damaged(
+    store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from bonas_core.samplers.reinforce import ReinforceSampler
+    from flows.search import search
+
+    updates: list[int] = []
+    update = ReinforceSampler.update
+    monkeypatch.setattr(ReinforceSampler, "update", lambda *args: updates.append(1) or update(*args))
+    parts = METHODS["controller"]
+    plain = TrialHistory(tmp_path / "plain")
+    run(build(settings_for(store, trials=13, **parts)), plain)
+    assert len(updates) == 4  # at 5, 7, 9 and 11 trials
+    folder = store / "learning" / "samplers"
+
+    def updates_to(trials: int) -> int:
+        updates.clear()
+        search(settings_for(store, trials=trials, **parts), search_id="learning")
+        return len(updates)
+
+    assert updates_to(9) == 2
+    assert [path.name[:6] for path in sorted(folder.iterdir())] == ["000005", "000007"]
+    newest = max(folder.iterdir())
+    newest.write_bytes(newest.read_bytes()[:99])
+    assert updates_to(11) == 2  # at 7 again, from what was learnt at 5
+    assert [path.name[:6] for path in sorted(folder.iterdir())] == ["000007", "000009"]
+    assert updates_to(13) == 1
+    assert comparable(TrialHistory(store / "learning" / "trials")) == comparable(plain)

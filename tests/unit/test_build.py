@@ -4,12 +4,16 @@ from typing import Any
 import numpy as np
 import pytest
 
-from bonas_core.baselines import RandomSearch, RegularisedEvolution
+from bonas_core.baselines import LocalSearch, RandomSearch, RegularisedEvolution
+from bonas_core.baselines.bananas import Bananas
+from bonas_core.baselines.optuna_samplers import OptunaStrategy
+from bonas_core.baselines.weaknas import WeakNAS
 from bonas_core.bonas import Bonas
 from bonas_core.build import Problem, build
 from bonas_core.errors import SettingsError
 from bonas_core.samplers import EvolutionSampler, ExhaustiveSampler, RandomSampler
 from bonas_core.settings import parse_settings
+from bonas_core.spaces.nasbench101 import NASBench101
 from bonas_core.spaces.nasbench201 import NASBench201
 from bonas_core.spaces.pool import PoolSpace
 from bonas_core.testing import ToyEvaluator, toy_problem
@@ -47,7 +51,17 @@ def version(problem: Problem) -> str:
 
 
 @pytest.mark.parametrize(
-    ("name", "kind"), [("bonas", Bonas), ("random", RandomSearch), ("regularised-evolution", RegularisedEvolution)]
+    ("name", "kind"),
+    [
+        ("bonas", Bonas),
+        ("random", RandomSearch),
+        ("regularised-evolution", RegularisedEvolution),
+        ("local-search", LocalSearch),
+        ("bananas", Bananas),
+        ("weaknas", WeakNAS),
+        ("optuna-tpe", OptunaStrategy),
+        ("optuna-gp", OptunaStrategy),
+    ],
 )
 def test_the_name_of_the_method_decides_the_strategy(name: str, kind: type):
     assert type(strategy(method={"name": name})) is kind
@@ -59,6 +73,31 @@ def test_the_name_of_the_method_decides_the_strategy(name: str, kind: type):
 )
 def test_the_name_of_the_sampler_decides_the_sampler(sampler: str, kind: type):
     assert type(strategy(method={"sampler": sampler}).sampler) is kind
+
+
+@pytest.mark.parametrize(
+    ("method", "rule"),
+    [
+        ({"preset": "real"}, "rewire"),
+        ({"preset": "nas-benchmarks"}, "add-remove"),
+        ({"preset": "nasbench-notebook"}, "flip"),
+        ({"preset": "autodl"}, "rewire"),
+        ({"preset": "naszilla", "mutation": "rewire"}, "rewire"),
+    ],
+)
+def test_a_preset_of_evolution_sets_the_rule_of_mutation_where_none_is_given(method: dict[str, str], rule: str):
+    evolution = strategy(space="nasbench101", method={"name": "regularised-evolution", **method})
+    assert evolution._space.mutation == rule
+
+
+def test_a_preset_of_evolution_suits_a_space_with_one_mutation():
+    evolution = strategy(method={"name": "regularised-evolution", "preset": "real"})
+    assert evolution.initial == 100
+
+
+def test_settings_of_local_search_reach_it():
+    local = strategy(method={"name": "local-search", "initial": 4, "move": "first"})
+    assert (local.initial, local._move) == (4, "first")
 
 
 def test_an_automatic_sampler_is_exhaustive_in_small_spaces_only():
@@ -165,3 +204,48 @@ def test_options_of_your_own_may_be_any_value_of_yaml():
 def test_build_takes_stored_settings():
     settings = toy_problem(method={"recipe": "paper"}).settings
     assert build(parse_settings(settings.tree(), "stored")).settings == settings
+
+
+# Rules of mutation
+
+
+class Cells101(ToyEvaluator):
+    """Knows some cells of NAS-Bench-101."""
+
+    def __init__(self, space: NASBench101) -> None:
+        super().__init__(PoolSpace(space, space.enumerate()[:500]))
+
+
+class Plain(NASBench201):
+    """A space with one way to mutate that it has no name for."""
+
+    mutations: tuple[str, ...] = ()
+
+
+CELLS_101 = {"space": "nasbench101", "evaluator": {"kind": "test_build:Cells101"}}
+
+
+@pytest.mark.parametrize("rule", ["rewire", "add-remove", "flip"])
+def test_the_rule_of_mutation_reaches_the_space_that_is_searched(rule: str):
+    problem = toy_problem(**CELLS_101, method={"mutation": rule, "name": "regularised-evolution"})
+    searched = problem.strategy._space  # type: ignore[attr-defined]
+    assert searched._space.mutation == rule
+    np.testing.assert_array_equal(searched.enumerate(), problem.space.enumerate())
+    assert problem.space._space.mutation == "rewire"  # type: ignore[attr-defined]  # what others share stays
+
+
+def test_without_a_rule_the_space_keeps_its_own():
+    problem = toy_problem(**CELLS_101, method={"name": "regularised-evolution"})
+    assert problem.strategy._space is problem.space  # type: ignore[attr-defined]
+    assert toy_problem(method={"mutation": "redraw"}).space.name == "nasbench201"
+
+
+def test_rules_that_a_space_does_not_have_are_refused():
+    with pytest.raises(SettingsError, match=r"`nasbench101` has no rule `swap`; use one of rewire, add-remove, flip"):
+        toy_problem(**CELLS_101, method={"mutation": "swap"})
+    with pytest.raises(
+        SettingsError, match=r"method\.mutation: space `nasbench201` has no rule `flip`; use one of redraw"
+    ):
+        toy_problem(method={"mutation": "flip"})
+    with pytest.raises(SettingsError, match="it has one way to mutate: leave the setting empty"):
+        toy_problem(space="test_build:Plain", method={"mutation": "redraw"})

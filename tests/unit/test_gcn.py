@@ -9,6 +9,7 @@ from torch_geometric.utils import to_undirected
 
 from bonas_core.encoding import PADDING, GraphBatch, with_global_vertex
 from bonas_core.predictors import gcn as module
+from bonas_core.predictors import training
 from bonas_core.predictors.base import PredictorWeights
 from bonas_core.predictors.gcn import GCN, NORMALISATIONS
 from bonas_core.spaces.nasbench201 import NASBench201
@@ -255,7 +256,7 @@ def test_many_graphs_are_embedded_in_pieces_as_they_are_at_once(monkeypatch):
     graphs = graphs_of_many_sizes(50)
     weights = fit(SMALL, graphs)
     at_once = SMALL.embed(weights, graphs)
-    monkeypatch.setattr(module, "_CHUNK", 7)
+    monkeypatch.setattr(training, "_CHUNK", 7)
     np.testing.assert_allclose(SMALL.embed(weights, graphs), at_once, atol=1e-5)
 
 

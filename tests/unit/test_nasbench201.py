@@ -4,8 +4,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import chisquare
 
-from bonas_core.errors import InvalidArchitectureError
-from bonas_core.spaces.base import SearchSpace, distinct
+from bonas_core.errors import InvalidArchitectureError, SettingsError
+from bonas_core.spaces.base import ControlledSpace, SearchSpace, distinct
 from bonas_core.spaces.nasbench201 import OPERATIONS, NASBench201
 
 SPACE = NASBench201()
@@ -140,3 +140,18 @@ def test_operations_are_those_of_the_benchmark():
 def test_distinct_gives_the_first_of_every_new_key_in_order():
     keys = np.array([5, 3, 5, 9, 3, 1], dtype=np.uint64)
     assert distinct(keys, np.array([9], dtype=np.uint64)).tolist() == [0, 1, 5]
+
+
+@given(genotypes)
+def test_a_cell_is_its_own_spelling(cells: np.ndarray):
+    assert isinstance(SPACE, ControlledSpace)
+    assert SPACE.decisions() == (5,) * 6
+    spelt, valid = SPACE.from_decisions(SPACE.to_decisions(cells))
+    assert valid.all()
+    np.testing.assert_array_equal(SPACE.keys(spelt), SPACE.keys(cells))
+
+
+def test_it_has_one_rule_of_mutation():
+    assert SPACE.with_mutation("redraw") is SPACE
+    with pytest.raises(SettingsError, match="mutation `flip` is unknown; use redraw"):
+        SPACE.with_mutation("flip")

@@ -33,7 +33,7 @@ def test_a_module_and_object_need_no_registration():
 def test_an_unknown_name_is_refused_with_those_that_are_known():
     with pytest.raises(SettingsError) as caught:
         resolve("sampler", "magic")
-    expected = "sampler `magic` is unknown; use one of evolution, exhaustive, random, or module:object"
+    expected = "sampler `magic` is unknown; use one of evolution, exhaustive, random, reinforce, or module:object"
     assert str(caught.value) == expected
 
 

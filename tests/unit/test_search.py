@@ -12,6 +12,7 @@ from bonas_core.testing import ToyEvaluator, timeless, toy_problem
 from bonas_core.trials import Trial, TrialState
 
 PREDICTOR = {"layers": 2, "width": 8, "epochs": 4}
+CONTROLLER = {"units": 8, "samples": 40, "minibatch": 10}
 STRATEGIES = {
     "random": {"method": {"name": "random"}},
     "evolution": {"method": {"name": "regularised-evolution", "population": 4, "tournament": 2}},
@@ -21,6 +22,21 @@ STRATEGIES = {
     "bonas": {"method": {"initial": 4, "retrain_every": 3, "sampler": "evolution", "pool": 50}, "predictor": PREDICTOR},
     "bonas in batches": {
         "method": {"initial": 4, "retrain_every": 3, "sampler": "random", "pool": 50, "batch": 3},
+        "predictor": PREDICTOR,
+    },
+    "bonas with a controller": {
+        "method": {"initial": 3, "retrain_every": 2, "sampler": "reinforce", "pool": 50, "controller": CONTROLLER},
+        "predictor": PREDICTOR,
+    },
+    "bonas with a controller in batches": {
+        "method": {
+            "initial": 4,
+            "retrain_every": 3,
+            "sampler": "reinforce",
+            "pool": 50,
+            "batch": 2,
+            "controller": CONTROLLER,
+        },
         "predictor": PREDICTOR,
     },
     "bonas by the paper": {

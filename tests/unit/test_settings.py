@@ -61,7 +61,14 @@ def test_a_recipe_fills_in_empty_fields_too():
 def test_every_field_that_a_recipe_may_fill_is_filled():
     for recipe in RECIPES:
         tree = parse(method={"recipe": recipe}).tree()
-        assert all(value is not None for part in ("method", "predictor") for value in tree[part].values())
+        assert all(tree[part][name] is not None for part, filled in RECIPES[recipe].items() for name in filled)
+
+
+@pytest.mark.parametrize(("preset", "figures"), [("real", (100, 25)), ("autodl", (10, 3)), (None, (30, 10))])
+def test_a_preset_of_evolution_fills_in_population_and_tournament(preset: str | None, figures: tuple[int, int]):
+    method = parse(method={"preset": preset}).method
+    assert (method.population, method.tournament) == figures
+    assert parse(method={"preset": preset, "population": 7}).method.population == 7
 
 
 def test_parsing_leaves_the_tree_alone():

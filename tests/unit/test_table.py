@@ -2,11 +2,16 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from bonas_core.errors import TableError
 from bonas_core.evaluators.base import ClosedEvaluator, EvaluationContext
-from bonas_core.evaluators.table import TableEvaluator
+from bonas_core.evaluators.table import OBJECTIVE_METADATA, TableEvaluator, read_graphs
+from bonas_core.spaces.nasbench101 import NASBench101
 from bonas_core.spaces.nasbench201 import NASBench201
 from bonas_core.spaces.pool import PoolSpace
 
@@ -213,3 +218,149 @@ def test_optima_of_the_real_table_are_the_published_ones(
     outcome = evaluator.evaluate(best, CONTEXT)
     assert (outcome.objective, outcome.metrics["index"]) == (max(values), index)
     assert values.count(max(values)) == 1
+
+
+# Tables of graphs
+
+GRAPHS = NASBench101()
+
+
+def graph_frame(rows: int = 8, **columns: object) -> pd.DataFrame:
+    """Cells of all sizes, as graphs."""
+    cells = GRAPHS.enumerate()[np.linspace(0, GRAPHS.size - 1, rows).astype(int)]
+    adjacency, ops = GRAPHS.to_bits(cells)
+    values = np.linspace(0.5, 0.9, rows)
+    return pd.DataFrame({"adjacency": adjacency, "ops": [list(row) for row in ops], "val": values, **columns})
+
+
+def flat(table: pd.DataFrame) -> pd.DataFrame:
+    """With labels as one text, as in CSV files."""
+    return table.assign(ops=[",".join(row) for row in table["ops"]])
+
+
+@pytest.mark.parametrize("kind", ["lists.parquet", "texts.parquet", "texts.csv"])
+def test_graphs_are_looked_up(kind: str, tmp_path: Path):
+    table = graph_frame() if kind.startswith("lists") else flat(graph_frame())
+    evaluator = TableEvaluator(GRAPHS, written(table, tmp_path / kind), "val", unit="fraction")
+    cells = GRAPHS.from_bits(table["adjacency"].tolist(), graph_frame()["ops"].tolist())
+    np.testing.assert_array_equal(evaluator.space.enumerate(), cells)
+    for row, cell in enumerate(cells):
+        outcome = evaluator.evaluate(GRAPHS.architecture(cell), CONTEXT)
+        assert (outcome.objective, outcome.metrics) == (table["val"][row], {"index": row})
+    with pytest.raises(TableError, match="is not in the table"):
+        evaluator.evaluate(GRAPHS.architecture(GRAPHS.enumerate()[1]), CONTEXT)
+
+
+@settings(max_examples=20)
+@given(st.lists(st.integers(0, GRAPHS.size - 1), min_size=1, max_size=30, unique=True))
+def test_graphs_are_read_as_they_were_written(tmp_path_factory: pytest.TempPathFactory, rows: list[int]):
+    adjacency, ops = GRAPHS.to_bits(GRAPHS.enumerate()[rows])
+    path = tmp_path_factory.getbasetemp() / "graphs.parquet"
+    written(pd.DataFrame({"adjacency": adjacency, "ops": [list(row) for row in ops]}), path)
+    assert read_graphs(path) == (adjacency, ops)
+    np.testing.assert_array_equal(GRAPHS.from_bits(*read_graphs(path)), GRAPHS.enumerate()[rows])
+
+
+def test_texts_go_before_graphs(tmp_path: Path):
+    table = graph_frame()
+    cells = GRAPHS.from_bits(table["adjacency"].tolist(), table["ops"].tolist())
+    both = table.assign(architecture=GRAPHS.format(cells[::-1]))
+    evaluator = TableEvaluator(GRAPHS, written(both, tmp_path / "t.parquet"), "val", unit="fraction")
+    np.testing.assert_array_equal(evaluator.space.enumerate(), cells[::-1])
+
+
+GRAPH_FAULTS = {
+    "unknown operation": ({"ops": [["input", "output"], ["input", "swish", "output"]]}, "`swish` is not an operation"),
+    "no label": ({"ops": [["input", "output"], ["input", None, "output"]]}, "`` is not an operation"),
+    "wrong length": ({"adjacency": ["1", "11"]}, "row 1: adjacency `11` is not 3 times 0 or 1 for its 3 vertices"),
+    "no path": ({"adjacency": ["1", "100"]}, "row 1: no path leads from its input to its output"),
+    "empty adjacency": ({"adjacency": ["1", None]}, "row 1: `adjacency` is empty; every row needs one"),
+    "empty ops": ({"ops": [["input", "output"], None]}, "row 1: `ops` is empty; every row needs one"),
+    "no vertices": ({"ops": [["input", "output"], []]}, "row 1: it has 0 vertices"),
+    "repeated": ({"adjacency": ["1", "110"]}, "stands in rows 0 and 1; keep one row per architecture"),
+    "numbers": ({"adjacency": [1, 101]}, "column `adjacency` does not hold texts of 0 and 1; write it so"),
+    "codes": ({"ops": [[0, 1], [0, 2, 1]]}, "column `ops` holds neither texts nor lists of them; write it so"),
+}
+
+
+@pytest.mark.parametrize("fault", GRAPH_FAULTS)
+def test_a_faulty_table_of_graphs_is_refused_in_one_line(fault: str, tmp_path: Path):
+    columns, message = GRAPH_FAULTS[fault]
+    good = {"adjacency": ["1", "101"], "ops": [["input", "output"], ["input", "maxpool3x3", "output"]], "val": 0.5}
+    path = written(pd.DataFrame({**good, **columns}), tmp_path / "t.parquet")
+    with pytest.raises(TableError) as caught:
+        TableEvaluator(GRAPHS, path, "val", unit="fraction")
+    assert str(caught.value).startswith(f"table `{path}`")
+    assert message in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_space_without_graphs_wants_texts(tmp_path: Path):
+    with pytest.raises(TableError, match="has no column `architecture` or `arch_str`; it has adjacency, ops, val"):
+        TableEvaluator(SPACE, written(graph_frame(), tmp_path / "t.parquet"), "val", unit="fraction")
+
+
+def test_a_table_of_all_graphs_leaves_the_space_open(tmp_path: Path):
+    adjacency, ops = GRAPHS.to_bits(GRAPHS.enumerate())
+    table = pa.table({"adjacency": adjacency, "ops": ops, "val": np.linspace(0, 1, GRAPHS.size)})
+    pq.write_table(table, tmp_path / "t.parquet")
+    evaluator = TableEvaluator(GRAPHS, str(tmp_path / "t.parquet"), "val", unit="fraction")
+    assert evaluator.space is GRAPHS
+    row = 400_000
+    outcome = evaluator.evaluate(GRAPHS.architecture(GRAPHS.enumerate()[row]), CONTEXT)
+    assert outcome.metrics["index"] == row
+
+
+# Runs, and objectives in full
+
+
+def test_a_random_run_is_drawn_by_the_seed_of_the_trial(path: Path):
+    table = frame(**{f"val_run{run}": np.linspace(60, 90, 5) + run for run in (1, 2, 10)})
+    evaluator = TableEvaluator(SPACE, written(table, path), "val_run*")
+    architecture = SPACE.architecture(SPACE.enumerate()[100])
+    outcomes = [evaluator.evaluate(architecture, EvaluationContext(seed)) for seed in range(60)]
+    assert {outcome.objective for outcome in outcomes} == {61.0, 62.0, 70.0}
+    assert outcomes == [evaluator.evaluate(architecture, EvaluationContext(seed)) for seed in range(60)]
+    assert [outcome.metrics["mean"] for outcome in outcomes] == pytest.approx([193 / 3] * 60)
+    assert evaluator.objectives()[0] == pytest.approx(193 / 3)
+    assert evaluator.objective == "table: val_run*"
+
+
+def test_runs_must_be_there_and_be_numbers(path: Path):
+    table = frame(val_run1=50.0, val_run2=np.nan, val_runs=50.0)
+    with pytest.raises(TableError, match="row 0: `val_run2` is nan"):
+        TableEvaluator(SPACE, written(table, path), "val_run*")
+    with pytest.raises(TableError, match=r"has 0 columns `test_run\*`, with a number for `\*`; name the one column"):
+        TableEvaluator(SPACE, str(path), "test_run*")
+
+
+def described(objective: bytes, path: Path) -> str:
+    table = pa.Table.from_pandas(frame(test=50.0), preserve_index=False)
+    pq.write_table(table.replace_schema_metadata({OBJECTIVE_METADATA: objective}), path)
+    return str(path)
+
+
+def test_metadata_name_the_objective_in_full(tmp_path: Path):
+    text = b'{"name": "mine", "description": "made up", "columns": {"test": "the other one"}}'
+    path = described(text, tmp_path / "t.parquet")
+    assert TableEvaluator(SPACE, path, "val").objective == "mine: val, made up"
+    assert TableEvaluator(SPACE, path, "test").objective == "mine: test, the other one"
+    path = described(b'{"name": "mine"}', tmp_path / "t.parquet")
+    assert TableEvaluator(SPACE, path, "val").objective == "mine: val"
+
+
+@pytest.mark.parametrize("text", [b"{", b"[]", b"{}", b"\xff", b'{"name": "a", "columns": []}'])
+def test_metadata_that_name_nothing_are_refused(text: bytes, tmp_path: Path):
+    with pytest.raises(TableError, match=r"metadata `bonas\.objective` is not a JSON mapping with a `name`; write"):
+        TableEvaluator(SPACE, described(text, tmp_path / "t.parquet"), "val")
+
+
+def test_the_real_cells_of_nasbench101_are_a_closed_part(nasbench101_table: Path):
+    evaluator = TableEvaluator(GRAPHS, str(nasbench101_table), "val_acc_108", unit="fraction")
+    assert isinstance(evaluator.space, PoolSpace)
+    assert evaluator.space.size == 20_001
+    values = evaluator.objectives()
+    assert max(values) == pytest.approx(0.949119, abs=1e-6)
+    best = evaluator.space.enumerate()[int(np.argmax(values))]
+    assert GRAPHS.architecture(best).key == "096f593e0f12d65f6220bf8565b764a9"
+    assert evaluator.evaluate(GRAPHS.architecture(best), CONTEXT).objective == max(values)

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from bonas_core.encoding import PADDING
 from bonas_core.errors import InvalidArchitectureError, SettingsError
-from bonas_core.spaces.base import Genotypes, SearchSpace
+from bonas_core.spaces.base import ControlledSpace, Genotypes, MutationRules, SearchSpace
 from bonas_core.spaces.nasbench101 import OPERATIONS, NASBench101
 
 SPACE = NASBench101()
@@ -272,6 +272,112 @@ def test_neighbours_are_exactly_what_mutation_reaches(row: int) -> None:
     assert own not in keys
 
 
+# Other rules of mutation
+
+RULES = {rule: NASBench101(mutation=rule) for rule in ("add-remove", "flip")}  # type: ignore[arg-type]
+
+
+def test_the_rule_of_the_paper_is_the_default() -> None:
+    assert SPACE.mutation == SPACE.mutations[0] == "rewire"
+    assert isinstance(SPACE, MutationRules)
+    changed = AUTHORS.with_mutation("flip")
+    assert (changed.sampling, changed.mutation) == ("authors", "flip")
+
+
+def test_an_unknown_rule_is_refused() -> None:
+    with pytest.raises(SettingsError, match=r"mutation `swap` is unknown; use one of rewire, add-remove, flip"):
+        SPACE.with_mutation("swap")
+
+
+@pytest.mark.parametrize("rule", RULES)
+@settings(max_examples=20)
+@given(seed=st.integers(0, 2**32 - 1))
+def test_mutants_by_other_rules_are_cells_and_repeat_with_the_seed(rule: str, seed: int) -> None:
+    parents = AUTHORS.sample(200, np.random.default_rng(seed))
+    before = parents.copy()
+    children = RULES[rule].mutate(parents, np.random.default_rng(seed))
+    assert_cells(children)
+    np.testing.assert_array_equal(parents, before)
+    np.testing.assert_array_equal(children, RULES[rule].mutate(parents, np.random.default_rng(seed)))
+
+
+@pytest.mark.parametrize("rule", RULES)
+def test_cells_grow_from_the_smallest_to_all_sizes(rule: str) -> None:
+    cells = np.tile(cell(DIRECT), (2_000, 1))
+    rng = np.random.default_rng(0)
+    sizes: set[int] = set()
+    for _ in range(12):
+        cells = RULES[rule].mutate(cells, rng)
+        sizes |= set(SPACE.vertices(cells).tolist())
+    assert sizes == {2, 3, 4, 5, 6, 7}
+
+
+def test_an_added_edge_brings_the_vertices_it_needs() -> None:
+    """The direct cell loses its edge, so its children are chains of the one or two vertices that the new edge needs."""
+    children = RULES["add-remove"].mutate(np.tile(cell(DIRECT), (3_000, 1)), np.random.default_rng(0))
+    texts = set(RULES["add-remove"].format(children))
+    ops = ("conv3x3", "conv1x1", "maxpool3x3")
+    chains = {f"input;{a};output|0-1,1-2" for a in ops}
+    chains |= {f"input;{a};{b};output|0-1,1-2,2-3" for a in ops for b in ops}
+    assert texts == chains
+
+
+def test_adding_and_removing_keeps_all_vertices_or_loses_some_to_pruning() -> None:
+    parents = SPACE.enumerate()[-50_000::50]
+    assert (SPACE.vertices(parents) == 7).all()
+    children = RULES["add-remove"].mutate(parents, np.random.default_rng(0))
+    same_edges = (children[:, :21] == parents[:, :21]).all(axis=1)
+    assert ((children != parents)[same_edges].sum(axis=1) <= 1).all()
+    moved = children[~same_edges & (SPACE.vertices(children) == 7)]
+    assert len(moved) > 100
+    assert (moved[:, 21:] == parents[~same_edges & (SPACE.vertices(children) == 7)][:, 21:]).all()
+    change = moved[:, :21].astype(int) - parents[~same_edges & (SPACE.vertices(children) == 7)][:, :21]
+    assert ((change == 1).sum(axis=1) == 1).all()
+    assert ((change == -1).sum(axis=1) == 1).all()
+
+
+def test_bits_flip_and_operations_change_with_the_chances_of_the_rule() -> None:
+    count = 40_000
+    chain = cell("input;conv3x3;conv3x3;conv3x3;conv3x3;conv3x3;output|0-1,1-2,2-3,3-4,4-5,5-6")
+    children = RULES["flip"].mutate(np.tile(chain, (count, 1)), np.random.default_rng(7))
+    full = children[SPACE.vertices(children) == 7]
+    unchanged = (children == chain).all(axis=1).mean()
+    assert unchanged > (6 / 7) ** 21 * (4 / 5) ** 5  # more, for rows that are no cell are drawn again
+    ops = full[:, 21:]
+    assert abs((ops == 0).mean() - 4 / 5) < 0.01
+    assert abs((ops == 1).mean() - (ops == 2).mean()) < 0.01
+
+
+@pytest.mark.parametrize("rule", RULES)
+@settings(max_examples=25)
+@given(row=st.integers(0, SPACE.size - 1))
+def test_neighbours_by_other_rules_are_one_change_away(rule: str, row: int) -> None:
+    parent = SPACE.enumerate()[row]
+    n = int(SPACE.vertices(parent[None])[0])
+    neighbours = RULES[rule].neighbours(parent)
+    assert_cells(neighbours)
+    assert SPACE.keys(parent[None]).item() not in SPACE.keys(neighbours)
+    vertices = SPACE.vertices(neighbours)
+    assert vertices.max() <= min(n + 1, 7)
+    grown = neighbours[vertices == n + 1]
+    assert (grown[:, :21].sum(axis=1) == parent[:21].sum() + 2).all()
+    same = neighbours[vertices == n]
+    changes = (same != parent).sum(axis=1)
+    assert (changes == 1).all()
+    if n < 7 and parent[:21].sum() <= 7:
+        assert len(grown)
+
+
+def test_single_changes_lead_both_ways() -> None:
+    """A neighbour that lost or gained nothing but one edge, or changed an operation, has the cell as its neighbour."""
+    space = RULES["flip"]
+    for parent in SPACE.enumerate()[::20_011]:
+        own = SPACE.keys(parent[None]).item()
+        around = space.neighbours(parent)
+        for neighbour in around[(SPACE.vertices(around) == SPACE.vertices(parent[None]))]:
+            assert own in SPACE.keys(space.neighbours(neighbour))
+
+
 # Text and tables
 
 
@@ -383,3 +489,38 @@ def test_encoded_graphs_are_those_of_the_architectures() -> None:
         assert tuple(graphs.vocabulary[label] for label in labels) == graph.operations
         assert set(zip(*np.nonzero(graphs.adjacency[row]), strict=True)) == set(graph.edges)
     assert graphs.labels.shape == (50, 7)
+
+
+# Decisions of a controller
+
+
+@given(st.integers(0, SPACE.size - 1), st.permutations(range(7)))
+def test_decisions_spell_the_cell_they_were_made_of(row: int, priority: list[int]) -> None:
+    cells = np.stack([SPACE.enumerate()[row], relabelled(SPACE.enumerate()[row], priority)])
+    choices = SPACE.to_decisions(cells)
+    assert choices.dtype == np.int8
+    assert (choices >= 0).all()
+    assert (choices < SPACE.decisions()).all()
+    spelt, valid = SPACE.from_decisions(choices)
+    assert valid.all()
+    np.testing.assert_array_equal(spelt, cells)
+
+
+def test_random_decisions_spell_pruned_cells_or_are_invalid() -> None:
+    draw = np.random.default_rng(9)
+    choices = draw.integers(SPACE.decisions(), size=(2_000, 26), dtype=np.int8)
+    cells, valid = SPACE.from_decisions(choices)
+    assert_cells(cells[valid])
+    np.testing.assert_array_equal(valid, SPACE.valid(SPACE.prune(choices)))
+    assert 0.6 < valid.mean() < 0.9
+
+
+def test_the_output_stands_last_in_decisions() -> None:
+    choices = SPACE.to_decisions(SPACE.parse([CHAIN]))
+    edges = {pair for pair, bit in zip(zip(*np.triu_indices(7, 1), strict=True), choices[0], strict=False) if bit}
+    assert edges == {(0, 1), (1, 6)}
+
+
+def test_it_is_a_space_for_controllers() -> None:
+    assert isinstance(SPACE, ControlledSpace)
+    assert SPACE.decisions() == (2,) * 21 + (3,) * 5

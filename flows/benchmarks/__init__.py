@@ -1,0 +1,1 @@
+"""Tables and figures of the paper, regenerated with error bars: `bonas benchmark NAME`."""

@@ -1,0 +1,95 @@
+"""`bonas benchmark NAME`: from a name to a table, its rows and its figures in one folder."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+
+from bonas_core.errors import SettingsError
+from bonas_core.storage import write_whole
+from flows.benchmarks.searches import Results, Study, preset_of, run_study, table
+from flows.benchmarks.studies import STUDIES
+from tasks.workspace import home
+
+Benchmark = Callable[[str, int, Sequence[str] | None, int, Sequence[str], Path], str]
+"""Space, repeats, methods, processes, overrides, folder: runs and writes everything, returns the table."""
+
+
+def benchmarks() -> dict[str, Benchmark]:
+    """All benchmarks by name."""
+    return {
+        "table1": _table1,
+        "figure3": _figure3,
+        **{name: partial(_study, name, study) for name, study in STUDIES.items()},
+        "transfer": _transfer,
+    }
+
+
+def run_benchmark(
+    name: str,
+    space: str,
+    seeds: int,
+    methods: Sequence[str] | None,
+    jobs: int,
+    overrides: Sequence[str],
+    out: Path | None,
+) -> str:
+    """Runs a benchmark and returns its table, which is also written to `out` with its rows and figures.
+
+    Raises:
+        InputError: benchmark, space, method or setting is unknown, or `out` cannot be written.
+    """
+    known = benchmarks()
+    if name not in known:
+        raise SettingsError(f"benchmark `{name}` is unknown; use one of {', '.join(known)}")
+    preset_of(space)
+    folder = (out or home() / "benchmarks" / name).absolute()
+    return f"{known[name](space, seeds, methods, jobs, overrides, folder)}\nwritten to {folder}"
+
+
+def _study(
+    name: str,
+    study: Study,
+    space: str,
+    seeds: int,
+    methods: Sequence[str] | None,
+    jobs: int,
+    overrides: Sequence[str],
+    folder: Path,
+) -> str:
+    return _written(name, run_study(study, space, seeds, methods, jobs, overrides, folder / "runs.parquet"), folder)
+
+
+def _transfer(
+    space: str, seeds: int, methods: Sequence[str] | None, jobs: int, overrides: Sequence[str], folder: Path
+) -> str:
+    from flows.benchmarks.transfer import transfer
+
+    return _written("transfer", transfer(space, seeds, methods, jobs, overrides, folder), folder)
+
+
+def _table1(
+    space: str, seeds: int, methods: Sequence[str] | None, jobs: int, overrides: Sequence[str], folder: Path
+) -> str:
+    from flows.benchmarks.table1 import table1
+
+    return table1(space, seeds, methods, jobs, overrides, folder)
+
+
+def _figure3(
+    space: str, seeds: int, methods: Sequence[str] | None, jobs: int, overrides: Sequence[str], folder: Path
+) -> str:
+    from flows.benchmarks.figure3 import figure3
+
+    return figure3(space, seeds, methods, jobs, overrides, folder)
+
+
+def _written(name: str, results: Results, folder: Path) -> str:
+    if results.study.figure:
+        from flows.benchmarks.curves import draw
+
+        write_whole(folder / f"{name}.png", draw(results))
+    text = table(results)
+    write_whole(folder / f"{name}.md", text.encode())
+    return text

@@ -1,0 +1,102 @@
+"""The engine of all benchmarks: independent jobs over all cores, one row each, into one Parquet file.
+
+Rows are written as they end; a benchmark that was stopped goes on with those that are missing.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Mapping
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any, Protocol
+
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+from rich.console import Console
+from rich.progress import Progress
+
+from bonas_core.errors import StoreError
+from bonas_core.storage import write_table
+
+_WRITE_EVERY_S = 2.0
+"""Seconds between writings of the rows: what a kill may cost at most, beside the jobs that it cut off."""
+
+
+class Job(Protocol):
+    """One unit of a benchmark; picklable."""
+
+    def execute(self) -> dict[str, Any]:
+        """Does the work, in a process of its own, and returns one row."""
+
+
+def run_all(jobs: Mapping[str, Job], path: Path, processes: int) -> pd.DataFrame:
+    """Runs the jobs whose rows are not in `path` yet.
+
+    Args:
+        jobs: by a digest that is equal for jobs that would give the same row.
+        path: Parquet file of the rows, each with its `digest`; rows of other jobs are dropped from it.
+        processes: how many jobs run at a time.
+
+    Returns:
+        a row per job, in the order of `jobs`.
+
+    Raises:
+        StoreError: `path` holds something else, or cannot be written.
+    """
+    rows = {row["digest"]: row for row in _stored(path) if row["digest"] in jobs}
+    missing = [digest for digest in jobs if digest not in rows]
+    if missing:
+        _run_missing(jobs, missing, rows, path, processes)
+    _write(path, rows, jobs)
+    return pd.DataFrame([rows[digest] for digest in jobs])
+
+
+def _run_missing(
+    jobs: Mapping[str, Job], missing: list[str], rows: dict[str, dict[str, Any]], path: Path, processes: int
+) -> None:
+    console = Console(stderr=True)
+    for variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
+        os.environ.setdefault(variable, "1")  # for the processes to come: they share the cores among them
+    with (
+        Progress(console=console, transient=True, disable=not console.is_terminal) as progress,
+        ProcessPoolExecutor(processes, mp_context=get_context("spawn")) as pool,
+    ):
+        bar = progress.add_task("jobs", total=len(jobs), completed=len(rows))
+        futures = {pool.submit(_execute, jobs[digest]): digest for digest in missing}
+        written = time.monotonic()
+        try:
+            for future in as_completed(futures):
+                rows[futures[future]] = {**future.result(), "digest": futures[future]}
+                if time.monotonic() - written > _WRITE_EVERY_S:
+                    _write(path, rows, jobs)
+                    written = time.monotonic()
+                progress.advance(bar)
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            _write(path, rows, jobs)
+            raise
+
+
+def _execute(job: Job) -> dict[str, Any]:
+    return job.execute()
+
+
+def _stored(path: Path) -> list[dict[str, Any]]:
+    if not path.is_file():
+        return []
+    try:
+        rows: list[dict[str, Any]] = pq.ParquetFile(path).read().to_pylist()
+    except (pa.ArrowException, OSError) as error:
+        raise StoreError(
+            f"benchmark results `{path}` cannot be read ({error}); move the file away to start anew"
+        ) from None
+    return [row for row in rows if "digest" in row]
+
+
+def _write(path: Path, rows: Mapping[str, dict[str, Any]], jobs: Mapping[str, Job]) -> None:
+    if rows:
+        write_table(path, pa.Table.from_pylist([rows[digest] for digest in jobs if digest in rows]))
