@@ -182,7 +182,12 @@ def presets(as_json: AsJson = False) -> None:
 
 @app.command()
 def benchmark(
-    name: Annotated[str, typer.Argument(metavar="NAME", help="table2")],
+    name: Annotated[
+        str,
+        typer.Argument(
+            metavar="NAME", help="table1, table2, figure3, figure4, figure5, protocol, batches or transfer."
+        ),
+    ],
     space: Annotated[str, typer.Option(help="Space to run on.")] = "nasbench201",
     seeds: Annotated[int, typer.Option(min=1, max=100_000, help="Repeats, with seeds 0, 1, ...")] = 50,
     methods: Annotated[str | None, typer.Option(help="Methods, separated by commas; by default all.")] = None,

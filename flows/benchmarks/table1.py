@@ -45,11 +45,11 @@ Vector = NDArray[np.float64]
 TRAINED, VALIDATED = 0.85, 0.10
 """Shares of the cells that are learnt from and that decide when to stop."""
 _CHECKS = 50  # validations in the longest training
-_PATIENCE = 0.25  # share of the longest training that may bring nothing better before it ends
+_PATIENCE = 0.5  # share of the longest training that may bring nothing better before it ends
 _FEWEST = 40  # cells of a table: fewer leave no two to be predicted
 _COLUMNS = 400  # of path counts
 _TREES = 100
-_VERSION = 1  # raised when an unchanged job would give another row
+_VERSION = 2  # raised when an unchanged job would give another row
 
 
 @dataclass(frozen=True)
@@ -269,7 +269,7 @@ def table(results: Correlations) -> str:
     lines += [
         "",
         "The paper does not say which of the two coefficients it gives, nor how long it trains. Here the epoch of the "
-        "smallest squared error on the validation cells counts, and a training ends when a quarter of its longest "
+        "smallest squared error on the validation cells counts, and a training ends when half of its longest "
         "duration has brought no better one. `trees` sees counts of paths and of edges between operations: what more a "
         "predictor could reach is not known, but that much is in the data.",
         *_noise(results),

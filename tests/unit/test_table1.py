@@ -123,7 +123,7 @@ def test_a_training_ends_when_nothing_gets_better_and_the_best_epoch_counts(
 
     monkeypatch.setattr(module, "_CHECKS", 1000)  # after every epoch
     row = run(200)
-    assert row["epochs"] - row["epoch"] == 50
+    assert row["epochs"] - row["epoch"] == 100
     assert row["epochs"] < 200
     monkeypatch.setattr(module, "_PATIENCE", 10)
     again = run(row["epoch"])
