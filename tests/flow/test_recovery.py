@@ -74,6 +74,7 @@ def test_a_search_killed_in_a_training_ends_as_if_it_had_run_through(tmp_path: P
     assert not list((store / "killed").rglob("*.tmp"))
 
 
+@pytest.mark.slow  # the same kill as above; replays of learning samplers are in the unit tests too
 def test_a_search_whose_sampler_learns_ends_as_if_it_had_run_through(tmp_path: Path) -> None:
     path, store = settings_file(tmp_path), tmp_path / "store"
     method = ("method.sampler=reinforce", "method.pool=30", "method.controller.units=8", "method.controller.samples=40")

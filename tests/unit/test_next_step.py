@@ -5,11 +5,16 @@ from __future__ import annotations
 from bonas_core.search import SearchLog, StopRule, evaluate, next_step, run
 from bonas_core.testing import timeless, toy_problem
 
+FEW = {"sampler": "random", "pool": 50}  # candidates: what is chosen does not matter here
+
 
 def in_flight_over_time(mode: str, slots: int, trials: int = 30) -> list[int]:
     """Trials in flight whenever a trial ends."""
     problem = toy_problem(
-        trials, method={"batch": slots, "initial": 6}, dispatch={"mode": mode, "slots": slots}, predictor={"epochs": 3}
+        trials,
+        method={"batch": slots, "initial": 6, **FEW},
+        dispatch={"mode": mode, "slots": slots},
+        predictor={"epochs": 3},
     )
     log, rule, counts = SearchLog(problem), StopRule(problem), []
     while not (step := next_step(problem, log, rule)).stop:
@@ -33,7 +38,7 @@ def test_synchronous_mode_ends_a_round_before_the_next_is_chosen():
 
 def test_one_slot_is_the_same_in_both_modes():
     one, other = (
-        run(toy_problem(14, method={"initial": 6}, dispatch={"mode": mode}, predictor={"epochs": 3}))
+        run(toy_problem(14, method={"initial": 6, **FEW}, dispatch={"mode": mode}, predictor={"epochs": 3}))
         for mode in ("synchronous", "asynchronous")
     )
     assert timeless(one.rows) == timeless(other.rows)
@@ -41,7 +46,7 @@ def test_one_slot_is_the_same_in_both_modes():
 
 def test_asynchronous_searches_go_on_from_any_point():
     problem = toy_problem(
-        16, method={"initial": 6}, dispatch={"mode": "asynchronous", "slots": 3}, predictor={"epochs": 3}
+        16, method={"initial": 6, **FEW}, dispatch={"mode": "asynchronous", "slots": 3}, predictor={"epochs": 3}
     )
     whole = run(problem)
     for kept in (7, 10, 13):

@@ -18,6 +18,7 @@ def test_purposes_keep_their_numbers():
         "TIE_BREAK": 3,
         "TRIAL": 4,
         "BASELINE": 5,
+        "SAMPLER": 6,
     }
 
 
