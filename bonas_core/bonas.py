@@ -24,7 +24,7 @@ from bonas_core.regression import BayesianLinearRegression
 from bonas_core.samplers.base import LearningSampler, Pool, Sampler
 from bonas_core.samplers.state import SamplerState
 from bonas_core.spaces.base import Genotypes, SearchSpace
-from bonas_core.strategy import Proposal, initial_design
+from bonas_core.strategy import Proposal, initial_design, learnt_prefix
 from bonas_core.targets import Targets, transform
 from bonas_core.trials import Trials
 
@@ -214,8 +214,7 @@ class Bonas:
 
     def training_size(self, trials: Trials) -> int:
         """Number of trials that the predictor of this step has seen: all of them at the last retraining."""
-        finished = int(trials.finished.sum())
-        return self.initial + max(finished - self.initial, 0) // self._retrain_every * self._retrain_every
+        return learnt_prefix(trials, self.initial, self._retrain_every)
 
     def predictor_version(self, trials: Trials, seed: int) -> str:
         """Version of the predictor of this step, without training it."""

@@ -43,6 +43,12 @@ class Strategy(Protocol):
         """
 
 
+def learnt_prefix(trials: Trials, initial: int, every: int) -> int:
+    """Number of trials that a model has seen which learns first from `initial` and then at every `every`-th more."""
+    finished = int(trials.finished.sum())
+    return initial + max(finished - initial, 0) // every * every
+
+
 _BLOCK = 64
 
 

@@ -24,18 +24,18 @@ def shared_data() -> Path:
 @pytest.fixture(scope="session")
 def nasbench201_table(shared_data: Path) -> Path:
     """The real table of NAS-Bench-201."""
-    path = shared_data / "nasbench201.parquet"
-    if not path.is_file():
-        pytest.skip(f"the table of NAS-Bench-201 is not here: file {path} is missing")
-    return path
+    return _present(shared_data / "nasbench201.parquet", "the table of NAS-Bench-201 is")
 
 
 @pytest.fixture(scope="session")
 def nasbench101_table(shared_data: Path) -> Path:
     """Real cells of NAS-Bench-101: 20,001 of them, each with the accuracy of one run."""
-    path = shared_data / "nasbench101_cells_20k.parquet"
+    return _present(shared_data / "nasbench101_cells_20k.parquet", "the cells of NAS-Bench-101 are")
+
+
+def _present(path: Path, what: str) -> Path:
     if not path.is_file():
-        pytest.skip(f"the cells of NAS-Bench-101 are not here: file {path} is missing")
+        pytest.skip(f"{what} not here: file {path} is missing")
     return path
 
 

@@ -41,7 +41,7 @@ class RegularisedEvolution:
         self._population = population
         self._tournament = tournament
         self._repeats = repeats
-        self._winners = _winners_with_replacement if replacement else tournament_winners
+        self._replacement = replacement
 
     def propose(self, trials: Trials, count: int, seed: int) -> list[Proposal]:
         n = len(trials)
@@ -70,7 +70,7 @@ class RegularisedEvolution:
         return np.concatenate([children, fresh_random(self._space, seen, count - len(children), rng)])
 
     def _mutants(self, trials: Trials, count: int, rng: np.random.Generator) -> Genotypes:
-        parents = self._winners(trials, self._population, self._tournament, count, rng)
+        parents = tournament_winners(trials, self._population, self._tournament, count, rng, self._replacement)
         children = self._space.mutate(parents, rng)
         for _ in range(_REDRAWS):  # a mutation may draw what was there: ask again, a query is worth more
             same = self._space.keys(children) == self._space.keys(parents)
@@ -78,16 +78,3 @@ class RegularisedEvolution:
                 break
             children[same] = self._space.mutate(parents[same], rng)
         return children
-
-
-def _winners_with_replacement(
-    trials: Trials, population: int, tournament: int, count: int, rng: np.random.Generator
-) -> Genotypes:
-    """As `tournament_winners`, but every entrant is drawn from the whole population."""
-    rows, scores = trials.observed()
-    rows, scores = rows[-population:], scores[-population:]
-    if not len(rows):
-        return trials.genotypes[:0]
-    entrants = rng.integers(len(rows), size=(count, tournament))
-    winners = entrants[np.arange(count), scores[entrants].argmax(axis=1)]
-    return np.asarray(trials.genotypes[rows[winners]])

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from bonas_core.randomness import Purpose, generator
 from bonas_core.samplers.base import fresh_random
 from bonas_core.spaces.base import Genotypes, Keys, SearchSpace
-from bonas_core.strategy import Proposal, initial_design
+from bonas_core.strategy import Proposal, initial_design, learnt_prefix
 from bonas_core.trials import Trials
 
 
@@ -62,9 +62,7 @@ class RoundStrategy(ABC):
 
     def propose(self, trials: Trials, count: int, seed: int) -> list[Proposal]:
         n = len(trials)
-        finished = int(trials.finished.sum())
-        known = self.initial + max(finished - self.initial, 0) // self._every * self._every
-        before = trials.first(known)
+        before = trials.first(learnt_prefix(trials, self.initial, self._every))
         if n < self.initial or len(before.observed()[0]) < 2:
             design = initial_design(self._space, n + count, seed)
             return [Proposal(g, "initial") for g in design[~np.isin(self._space.keys(design), trials.keys)][:count]]

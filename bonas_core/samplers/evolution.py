@@ -41,13 +41,24 @@ class EvolutionSampler:
 
 
 def tournament_winners(
-    trials: Trials, population: int, tournament: int, count: int, rng: np.random.Generator
+    trials: Trials,
+    population: int,
+    tournament: int,
+    count: int,
+    rng: np.random.Generator,
+    replacement: bool = False,
 ) -> Genotypes:
-    """Parents: each the best of `tournament` drawn without replacement from the last `population` observed trials."""
+    """Parents: each the best of `tournament` drawn from the last `population` observed trials.
+
+    Without `replacement` a trial enters a tournament once at most.
+    """
     rows, scores = trials.observed()
     rows, scores = rows[-population:], scores[-population:]
     if not len(rows):
         return trials.genotypes[:0]
-    entrants = rng.random((count, len(rows))).argsort(axis=1)[:, :tournament]
+    if replacement:
+        entrants = rng.integers(len(rows), size=(count, tournament))
+    else:
+        entrants = rng.random((count, len(rows))).argsort(axis=1)[:, :tournament]
     winners = entrants[np.arange(count), scores[entrants].argmax(axis=1)]
     return np.asarray(trials.genotypes[rows[winners]])

@@ -206,13 +206,13 @@ def preset_of(space: str) -> str:
 
 def search_settings(preset: str, own: Mapping[str, Any], seed: int, overrides: Sequence[str]) -> Settings:
     """Settings of one search of a benchmark: to the optimum, unless overrides set a cap before."""
+    return preset_settings(preset, {"budget.trials": 1_000_000, "budget.stop_at": "optimum", **own}, overrides, seed)
+
+
+def preset_settings(preset: str, own: Mapping[str, Any], overrides: Sequence[str], seed: int | None = None) -> Settings:
+    """A preset with a benchmark's own settings on top, and on top of those the command line's and the seed."""
     assignments = [f"{name}={json.dumps(value)}" for name, value in own.items()]
-    settings, _ = load_settings(
-        preset,
-        seed=seed,
-        overrides=["budget.trials=1000000", "budget.stop_at=optimum", *assignments, *overrides],
-    )
-    return settings
+    return load_settings(preset, seed=seed, overrides=[*assignments, *overrides])[0]
 
 
 def standard_error(values: np.ndarray) -> float:

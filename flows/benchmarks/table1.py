@@ -37,8 +37,7 @@ from bonas_core.storage import make_folder, write_whole
 from bonas_core.targets import transform
 from bonas_core.trials import Objective
 from flows.benchmarks.runs import run_all
-from flows.benchmarks.searches import preset_of, standard_error
-from flows.presets import load_settings
+from flows.benchmarks.searches import preset_of, preset_settings, standard_error
 
 Vector = NDArray[np.float64]
 
@@ -207,7 +206,7 @@ def run_predictors(
         if method not in ENTRIES:
             raise SettingsError(f"benchmark table1: predictor `{method}` is unknown; use of {', '.join(ENTRIES)}")
     preset = preset_of(space)
-    all_settings = {method: _settings(preset, ENTRIES[method], overrides) for method in chosen}
+    all_settings = {method: preset_settings(preset, ENTRIES[method].overrides, overrides) for method in chosen}
     settings = all_settings[chosen[0]]
     evaluator = _closed(settings)
     count = len(evaluator.objectives())
@@ -306,11 +305,6 @@ def _noise(results: Correlations) -> list[str]:
             f"{100 * correlation(spearmanr, single, mean):.2f} (Spearman).",
         ]
     return []
-
-
-def _settings(preset: str, entry: Entry, overrides: Sequence[str]) -> Settings:
-    own = [f"{name}={json.dumps(value)}" for name, value in entry.overrides.items()]
-    return load_settings(preset, overrides=[*own, *overrides])[0]
 
 
 def _closed(settings: Settings) -> ClosedEvaluator:

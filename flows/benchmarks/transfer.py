@@ -18,9 +18,8 @@ from bonas_core.bonas import Bonas
 from bonas_core.build import build
 from bonas_core.errors import SettingsError
 from bonas_core.evaluators.base import ClosedEvaluator
-from bonas_core.evaluators.table import TableEvaluator
-from bonas_core.model import fit_model
 from bonas_core.settings import Settings, TableSettings
+from bonas_core.spaces.pool import PoolSpace
 from bonas_core.storage import make_folder, write_table
 from bonas_core.trials import Trials
 from flows.benchmarks.searches import Method, Results, Study, preset_of, run_study, search_settings
@@ -45,7 +44,8 @@ def transfer(
     small, large = (folder / f"cells-of-{vertices}-vertices.parquet" for vertices in (SMALL, LARGE))
     _part(settings, SMALL, small)
     _part(settings, LARGE, large)
-    uri = _pretrained(search_settings(preset_of(space), _PRETRAINING, 0, [*overrides, f"evaluator.table={small}"]))
+    own = [*overrides, f"evaluator.table={small}"]
+    uri = _pretrained(search_settings(preset_of(space), _PRETRAINING, 0, own), folder / "predictors")
     warm = str(fetched_model(uri, settings.tracking.uri))
     study = Study(
         "Transfer, samples to the optimum of the 7-vertex cells",
@@ -67,8 +67,6 @@ def transfer(
 
 def _part(settings: Settings, vertices: int, path: Path) -> None:
     """Writes the rows of a table whose cells have so many vertices."""
-    if path.is_file():
-        return
     evaluator = settings.evaluator
     if not isinstance(evaluator, TableSettings) or not evaluator.table:
         raise SettingsError("benchmark transfer: needs a table; set evaluator.table=PATH")
@@ -80,21 +78,25 @@ def _part(settings: Settings, vertices: int, path: Path) -> None:
     write_table(path, whole.filter(pc.equal(pc.list_value_length(whole["ops"]), pa.scalar(vertices))))
 
 
-def _pretrained(settings: Settings) -> str:
-    """Trains a predictor on every cell of a table and registers it; returns its URI."""
+def _pretrained(settings: Settings, folder: Path) -> str:
+    """Trains a predictor on every cell of a table, unless it is in the folder, and registers it; returns its URI."""
+    from tasks.stages import predictor_path, retrain_predictor
     from tasks.tracking import connect, register_predictor
 
     problem = build(settings)
     strategy, evaluator = problem.strategy, problem.evaluator
     assert isinstance(strategy, Bonas)
+    # a part of a space is enumerated in the order of its table, as the objectives are
     assert isinstance(evaluator, ClosedEvaluator)
-    assert isinstance(evaluator, TableEvaluator)
-    cells = problem.space.enumerate()
+    assert isinstance(evaluator.space, PoolSpace)
+    cells = evaluator.space.enumerate()
     everything = Trials(
         cells,
-        problem.space.keys(cells),
+        evaluator.space.keys(cells),
         np.array([problem.objective.score(value) for value in evaluator.objectives()]),
         np.ones(len(cells), dtype=bool),
         np.zeros(len(cells), dtype=bool),
     )
-    return register_predictor(connect(settings.tracking.uri), fit_model(problem, strategy, everything, 0), ALIAS)
+    version, size = strategy.predictor_version(everything, 0), strategy.training_size(everything)
+    model = retrain_predictor.fn(problem, strategy, everything, 0, predictor_path(folder, size, version))
+    return register_predictor(connect(settings.tracking.uri), model, ALIAS)
