@@ -38,7 +38,7 @@ def run_all(jobs: Mapping[str, Job], path: Path, processes: int) -> pd.DataFrame
 
     Args:
         jobs: by a digest that is equal for jobs that would give the same row.
-        path: Parquet file of the rows, each with its `digest`; rows of other jobs are dropped from it.
+        path: Parquet file of the rows, each with its `digest`; rows of other jobs stay in it.
         processes: how many jobs run at a time.
 
     Returns:
@@ -47,11 +47,11 @@ def run_all(jobs: Mapping[str, Job], path: Path, processes: int) -> pd.DataFrame
     Raises:
         StoreError: `path` holds something else, or cannot be written.
     """
-    rows = {row["digest"]: row for row in _stored(path) if row["digest"] in jobs}
+    rows = {row["digest"]: row for row in _stored(path)}
     missing = [digest for digest in jobs if digest not in rows]
     if missing:
         _run_missing(jobs, missing, rows, path, processes)
-    _write(path, rows, jobs)
+        write_table(path, pa.Table.from_pylist(list(rows.values())))
     return pd.DataFrame([rows[digest] for digest in jobs])
 
 
@@ -65,19 +65,20 @@ def _run_missing(
         Progress(console=console, transient=True, disable=not console.is_terminal) as progress,
         ProcessPoolExecutor(processes, mp_context=get_context("spawn")) as pool,
     ):
-        bar = progress.add_task("jobs", total=len(jobs), completed=len(rows))
+        bar = progress.add_task("jobs", total=len(jobs), completed=len(jobs) - len(missing))
         futures = {pool.submit(_execute, jobs[digest]): digest for digest in missing}
         written = time.monotonic()
         try:
             for future in as_completed(futures):
                 rows[futures[future]] = {**future.result(), "digest": futures[future]}
                 if time.monotonic() - written > _WRITE_EVERY_S:
-                    _write(path, rows, jobs)
+                    write_table(path, pa.Table.from_pylist(list(rows.values())))
                     written = time.monotonic()
                 progress.advance(bar)
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
-            _write(path, rows, jobs)
+            if rows:
+                write_table(path, pa.Table.from_pylist(list(rows.values())))
             raise
 
 
@@ -96,7 +97,3 @@ def _stored(path: Path) -> list[dict[str, Any]]:
         ) from None
     return [row for row in rows if "digest" in row]
 
-
-def _write(path: Path, rows: Mapping[str, dict[str, Any]], jobs: Mapping[str, Job]) -> None:
-    if rows:
-        write_table(path, pa.Table.from_pylist([rows[digest] for digest in jobs if digest in rows]))

@@ -1,0 +1,57 @@
+"""The engine of benchmarks: what is in its file is never run again nor lost."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+
+from bonas_core.errors import StoreError
+from flows.benchmarks.runs import run_all
+
+
+@dataclass(frozen=True)
+class Note:
+    """A job that leaves a line in a file each time that it runs."""
+
+    name: str
+    log: Path
+
+    def execute(self) -> dict[str, Any]:
+        if self.name == "broken":
+            raise ValueError("broken")
+        with self.log.open("a") as file:
+            file.write(f"{self.name}\n")
+        return {"name": self.name}
+
+
+def jobs(log: Path, *names: str) -> dict[str, Note]:
+    return {f"digest of {name}": Note(name, log) for name in names}
+
+
+def test_rows_of_other_jobs_stay_and_are_not_run_again(tmp_path: Path) -> None:
+    log, path = tmp_path / "log", tmp_path / "runs.parquet"
+    run_all(jobs(log, "a", "b"), path, 1)
+    asked = run_all(jobs(log, "c"), path, 1)
+    assert list(asked["name"]) == ["c"]
+    assert list(pd.read_parquet(path)["name"]) == ["a", "b", "c"]
+    assert list(run_all(jobs(log, "c", "a"), path, 1)["name"]) == ["c", "a"]
+    assert log.read_text().split() == ["a", "b", "c"]
+
+
+def test_what_has_ended_before_an_error_is_kept(tmp_path: Path) -> None:
+    path = tmp_path / "runs.parquet"
+    with pytest.raises(ValueError, match="broken"):
+        run_all(jobs(tmp_path / "log", "a", "broken", "c"), path, 1)
+    assert "a" in list(pd.read_parquet(path)["name"])
+
+
+def test_a_file_that_is_no_parquet_is_left_alone(tmp_path: Path) -> None:
+    path = tmp_path / "runs.parquet"
+    path.write_bytes(b"mine")
+    with pytest.raises(StoreError, match="move the file away"):
+        run_all(jobs(tmp_path / "log", "a"), path, 1)
+    assert path.read_bytes() == b"mine"
