@@ -18,11 +18,14 @@ $(VENV)/.ready: pyproject.toml constraints.txt
 search: setup
 	$(BIN)/bonas search quickstart
 
+# a process per core, four at most: each has a Prefect server of its own; files stay whole, the long ones come first
+PYTEST := $(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile
+
 test: setup
-	$(BIN)/python -m pytest
+	$(PYTEST)
 
 test-all: setup
-	$(BIN)/python -m pytest -m ''
+	$(PYTEST) -m ''
 
 lint: setup
 	$(BIN)/ruff check .

@@ -49,9 +49,7 @@ def test_transfer_searches_from_a_registered_predictor_of_the_smaller_cells(cell
         (method, seed) for method in ("from-scratch", "pre-trained") for seed in (0, 1)
     ]
     assert runs["found"].all()
-    sizes = [
-        set(pd.read_parquet(out / f"cells-of-{vertices}-vertices.parquet")["ops"].map(len)) for vertices in (6, 7)
-    ]
+    sizes = [set(pd.read_parquet(out / f"cells-of-{vertices}-vertices.parquet")["ops"].map(len)) for vertices in (6, 7)]
     assert sizes == [{6}, {7}]
     assert "`models:/bonas-nasbench101" in printed
     assert "paper needs 2.7 times fewer" in printed

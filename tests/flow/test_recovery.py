@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -18,22 +19,45 @@ from bonas_core.testing import timeless
 
 pytestmark = pytest.mark.flow
 
-SETTINGS = {
+SETTINGS: dict[str, Any] = {
     "space": "nasbench201",
     "evaluator": {"kind": "training", "data": "digits", "epochs": 4, "network": {"channels": 2, "cells": 1}},
     "method": {"initial": 3, "retrain_every": 2},
     "predictor": {"epochs": 5, "width": 4, "layers": 2},
     "budget": {"trials": 7},
 }
+WAITS = {**SETTINGS, "evaluator": {"kind": "waiting:Waiting"}}
+
+WAITING = '''
+import threading
+
+from bonas_core.evaluators.base import Outcome
+
+
+class Waiting:
+    """Says at the third trial that it is there, and goes on with it for ever."""
+
+    objective, unit, direction = "waiting", "trials", "maximise"
+
+    def __init__(self, space):
+        self.space, self.fingerprint, self.done = space, "waiting", 0
+
+    def evaluate(self, architecture, context):
+        if self.done == 2:
+            print("training", flush=True)
+            threading.Event().wait()
+        self.done += 1
+        return Outcome(float(self.done))
+'''
 
 
 def bonas(*arguments: str | Path) -> list[str]:
     return [sys.executable, "-m", "flows.cli", *map(str, arguments)]
 
 
-def settings_file(folder: Path) -> Path:
+def settings_file(folder: Path, settings: dict[str, Any] = SETTINGS) -> Path:
     path = folder / "tiny.yaml"
-    path.write_text(yaml.safe_dump(SETTINGS))
+    path.write_text(yaml.safe_dump(settings))
     return path
 
 
@@ -46,7 +70,8 @@ def kill_in_training(command: list[str], checkpoints: Path, trial: int) -> None:
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     wanted = checkpoints / str(trial) / "training.safetensors"
     while not wanted.exists():  # it appears, or the process ends and the assertion below says so
-        if process.poll() is not None:
+        with suppress(subprocess.TimeoutExpired):
+            process.wait(timeout=0.02)
             break
     process.send_signal(signal.SIGKILL)
     assert process.wait() == -signal.SIGKILL, "the search ended before it could be killed"
@@ -68,7 +93,7 @@ def test_a_search_killed_in_a_training_ends_as_if_it_had_run_through(tmp_path: P
     assert resumed.returncode == 0, resumed.stderr
     shown_after = json.loads(resumed.stdout)
     assert shown_after["state"] == "finished"
-    assert shown_after["evaluations"] == shown_after["distinct"] == SETTINGS["budget"]["trials"]  # type: ignore[index]
+    assert shown_after["evaluations"] == shown_after["distinct"] == SETTINGS["budget"]["trials"]
     assert rows(store / "killed" / "trials") == rows(store / "whole" / "trials")
     assert not list((store / "killed" / "checkpoints").iterdir())
     assert not list((store / "killed").rglob("*.tmp"))
@@ -93,17 +118,24 @@ def test_a_search_whose_sampler_learns_ends_as_if_it_had_run_through(tmp_path: P
     assert both[0][0] == stored[1]
 
 
-def test_an_interrupted_search_says_how_to_go_on(tmp_path: Path) -> None:
-    path, store = settings_file(tmp_path), tmp_path / "store"
+def in_third_trial(folder: Path, store: Path, name: str) -> subprocess.Popen[str]:
+    """A search that is in its third trial and will not end it."""
+    (folder / "waiting.py").write_text(WAITING)
     process = subprocess.Popen(
-        bonas("search", path, "--store", store, "--id", "stopped"),
+        bonas("search", settings_file(folder, WAITS), "--store", store, "--id", name),
+        cwd=folder,
         stderr=subprocess.PIPE,
-        stdout=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
         text=True,
     )
-    wanted = store / "stopped" / "checkpoints" / "2"
-    while not wanted.exists() and process.poll() is None:
-        pass
+    assert process.stdout is not None
+    assert "training\n" in process.stdout  # reads on until the line is there, or the process ends
+    return process
+
+
+def test_an_interrupted_search_says_how_to_go_on(tmp_path: Path) -> None:
+    store = tmp_path / "store"
+    process = in_third_trial(tmp_path, store, "stopped")
     process.send_signal(signal.SIGINT)
     _, errors = process.communicate()
     assert process.returncode == 130
@@ -115,14 +147,12 @@ def test_an_interrupted_search_says_how_to_go_on(tmp_path: Path) -> None:
 
 
 def test_a_search_that_is_running_cannot_be_started_again(tmp_path: Path) -> None:
-    path, store = settings_file(tmp_path), tmp_path / "store"
-    first = subprocess.Popen(
-        bonas("search", path, "--store", store, "--id", "busy"), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-    )
+    path, store = settings_file(tmp_path, WAITS), tmp_path / "store"
+    first = in_third_trial(tmp_path, store, "busy")
     try:
-        while not (store / "busy" / "checkpoints").exists() and first.poll() is None:
-            pass
-        second = subprocess.run(bonas("search", path, "--store", store, "--id", "busy"), capture_output=True, text=True)
+        second = subprocess.run(
+            bonas("search", path, "--store", store, "--id", "busy"), cwd=tmp_path, capture_output=True, text=True
+        )
         assert second.returncode == 2
         assert f"process {first.pid}" in second.stderr
         assert len(second.stderr.strip().splitlines()) == 1
@@ -130,7 +160,7 @@ def test_a_search_that_is_running_cannot_be_started_again(tmp_path: Path) -> Non
         assert json.loads(shown.stdout)["state"] == "running"
     finally:
         first.kill()
-        first.wait()
+        first.communicate()
 
 
 def test_the_environment_of_children_is_the_test_server() -> None:
