@@ -237,7 +237,7 @@ def _optuna(sampler: str, space: SearchSpace, settings: Settings) -> Strategy:
 def evolution_sampler(settings: Settings) -> Sampler:
     """Mutants of tournament winners."""
     method = settings.method
-    return EvolutionSampler(method.population or 0, method.tournament or 0, method.random_fraction)
+    return EvolutionSampler(method.population or 0, method.tournament or 0, method.random_fraction or 0.0)
 
 
 def random_sampler(settings: Settings) -> Sampler:

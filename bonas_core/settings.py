@@ -19,7 +19,7 @@ RECIPES: dict[str, dict[str, dict[str, Any]]] = {
     "paper": {
         "method": {
             "sampler": "evolution", "pool": 1000, "initial": 10, "retrain_every": 10,
-            "population": 30, "tournament": 10,
+            "population": 30, "tournament": 10, "random_fraction": 0.0,
         },
         "predictor": {
             "kind": "gcn", "layers": 4, "width": 64, "loss": "exp", "epochs": 100, "learning_rate": 1e-3,
@@ -31,7 +31,7 @@ RECIPES: dict[str, dict[str, dict[str, Any]]] = {
     "best": {
         "method": {
             "sampler": "auto", "pool": 1000, "initial": 5, "retrain_every": 10,
-            "population": 30, "tournament": 10,
+            "population": 30, "tournament": 10, "random_fraction": 0.5,
         },
         "predictor": {
             "kind": "gcn", "layers": 4, "width": 16, "loss": "mse", "epochs": 100, "learning_rate": 1e-2,
@@ -123,7 +123,9 @@ class MethodSettings(_Model):
     )
     population: int | None = Field(None, ge=2, description="trials alive in evolution")
     tournament: int | None = Field(None, ge=1, description="entrants of a tournament in evolution")
-    random_fraction: float = Field(0.0, ge=0, le=1, description="share of an evolution pool that is drawn at random")
+    random_fraction: float | None = Field(
+        None, ge=0, le=1, description="share of an evolution pool that is drawn at random"
+    )
     controller: ControllerSettings = Field(
         default_factory=lambda: ControllerSettings(), description="of the reinforce sampler"
     )
