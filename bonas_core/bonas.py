@@ -9,6 +9,7 @@ trials at a time; Bayesian linear regression is refitted to all trials at every 
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,7 +22,7 @@ from bonas_core.predictors.base import Predictor, PredictorWeights
 from bonas_core.predictors.losses import loss_weights
 from bonas_core.randomness import Purpose, derived_seed, generator
 from bonas_core.regression import BayesianLinearRegression
-from bonas_core.samplers.base import LearningSampler, Pool, Sampler
+from bonas_core.samplers.base import LearningSampler, Pool, Sampler, fresh_random
 from bonas_core.samplers.state import SamplerState
 from bonas_core.spaces.base import Genotypes, SearchSpace
 from bonas_core.strategy import Proposal, initial_design, learnt_prefix
@@ -32,6 +33,8 @@ Features = NDArray[np.float32]
 
 _DRAWS = 256
 """Joint draws from the posterior, where trials are in flight."""
+_EXPLORE_EVERY = 4
+"""Trials per random one, once a search has waited in vain for its patience."""
 _BLOCK = 1 << 15
 """Candidates of a whole space that are embedded at a time: it may have hundreds of thousands."""
 
@@ -96,6 +99,9 @@ class Bonas:
         shortlist: candidates of a whole space that are scored between retrainings.
         incumbent: what EI improves upon: `observed`, the best target; or `posterior`, the best predicted mean of what
             was evaluated, where single evaluations are noisy.
+        patience: trials without improvement after which every fourth trial is a random one, until there is an
+            improvement; 0: never. A model can be sure of a family of good cells that is not the best one: outside of
+            it only few cells were tried, and EI has it used up before it looks elsewhere.
         start: weights that every training of the predictor begins from (warm start, paper section 4.4.2).
         digest: of all settings that a predictor depends on; becomes part of its version.
         sampler_digest: of all settings that what a sampler learns depends on; becomes part of its state's version.
@@ -118,6 +124,7 @@ class Bonas:
         batch: int = 1,
         shortlist: int = 4096,
         incumbent: str = "observed",
+        patience: int = 0,
         start: PredictorWeights | None = None,
         digest: str = "",
         sampler_digest: str = "",
@@ -136,6 +143,7 @@ class Bonas:
         self._batch = batch
         self._shortlist_size = shortlist
         self._incumbent = incumbent
+        self._patience = patience
         self._start = start
         self._digest = digest
         self._sampler_digest = sampler_digest
@@ -273,7 +281,7 @@ class Bonas:
         """Picks `count` candidates of largest EI (line 13), one after the other.
 
         With trials in flight or picked before in the same round, EI is what a candidate is expected to add to the best
-        of them all: see `ExpectedAddition`. Ties are broken at random.
+        of them all: see `ExpectedAddition`. Ties are broken at random. A search that is out of patience explores.
         """
         rng = generator(seed, Purpose.TIE_BREAK, len(trials))
         pool, candidates = embedded.pool, embedded.candidates
@@ -285,6 +293,10 @@ class Bonas:
         incumbent = float(surrogate.targets.to_scores(np.array([surrogate.best]))[0])
         proposals: list[Proposal] = []
         for place in range(min(count, int(open_rows.sum()))):
+            if self._explores(trials, place):
+                proposals.append(self._random(trials, proposals, seed))
+                open_rows &= self.space.keys(pool.genotypes) != self.space.keys(proposals[-1].genotype[None])
+                continue
             if addition is not None and (place or len(in_flight)):
                 value = addition.log_value()
             value = np.where(open_rows, value, -np.inf)
@@ -305,6 +317,18 @@ class Bonas:
                 )
             )
         return proposals
+
+    def _explores(self, trials: Trials, place: int) -> bool:
+        """Whether the trial after `place` picks of this round is to be a random one."""
+        scores = trials.observed()[1]
+        waited = len(scores) - 1 - int(scores.argmax())
+        return 0 < self._patience <= waited and (len(trials) + place) % _EXPLORE_EVERY == 0
+
+    def _random(self, trials: Trials, picked: Sequence[Proposal], seed: int) -> Proposal:
+        """A random unseen architecture."""
+        rng = generator(seed, Purpose.EXPLORATION, len(trials) + len(picked))
+        seen = [trials.keys, *(self.space.keys(proposal.genotype[None]) for proposal in picked)]
+        return Proposal(fresh_random(self.space, np.concatenate(seen), 1, rng)[0], "random")
 
     def _addition(
         self, surrogate: Surrogate, candidates: Features, in_flight: Features, rng: np.random.Generator

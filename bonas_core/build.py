@@ -147,6 +147,7 @@ def bonas(space: SearchSpace, settings: Settings, objective: Objective) -> Strat
         batch=method.batch,
         shortlist=method.shortlist,
         incumbent=method.incumbent,
+        patience=method.patience or 0,
         digest=digest,
         sampler_digest=sampler_digest,
     )

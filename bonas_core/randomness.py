@@ -18,6 +18,7 @@ class Purpose(IntEnum):
     TRIAL = 4
     BASELINE = 5
     SAMPLER = 6
+    EXPLORATION = 7
 
 
 def generator(seed: int, purpose: Purpose, number: int = 0) -> np.random.Generator:

@@ -19,7 +19,7 @@ RECIPES: dict[str, dict[str, dict[str, Any]]] = {
     "paper": {
         "method": {
             "sampler": "evolution", "pool": 1000, "initial": 10, "retrain_every": 10,
-            "population": 30, "tournament": 10, "random_fraction": 0.0,
+            "population": 30, "tournament": 10, "random_fraction": 0.0, "patience": 0,
         },
         "predictor": {
             "kind": "gcn", "layers": 4, "width": 64, "loss": "exp", "epochs": 100, "learning_rate": 1e-3,
@@ -31,7 +31,7 @@ RECIPES: dict[str, dict[str, dict[str, Any]]] = {
     "best": {
         "method": {
             "sampler": "auto", "pool": 1000, "initial": 5, "retrain_every": 10,
-            "population": 30, "tournament": 10, "random_fraction": 0.5,
+            "population": 30, "tournament": 10, "random_fraction": 0.5, "patience": 25,
         },
         "predictor": {
             "kind": "gcn", "layers": 4, "width": 16, "loss": "mse", "epochs": 100, "learning_rate": 1e-2,
@@ -125,6 +125,9 @@ class MethodSettings(_Model):
     tournament: int | None = Field(None, ge=1, description="entrants of a tournament in evolution")
     random_fraction: float | None = Field(
         None, ge=0, le=1, description="share of an evolution pool that is drawn at random"
+    )
+    patience: int | None = Field(
+        None, ge=0, description="trials without improvement after which every fourth trial is a random one; 0: never"
     )
     controller: ControllerSettings = Field(
         default_factory=lambda: ControllerSettings(), description="of the reinforce sampler"

@@ -239,6 +239,26 @@ def test_a_trial_in_flight_takes_the_worth_from_what_is_like_it():
     assert picked.genotype.tolist() != pool.genotypes[alone.argmax()].tolist()
 
 
+def test_a_search_out_of_patience_tries_something_at_random_now_and_then():
+    cells = initial_design(SPACE, 40, 0)
+    scores = np.linspace(0.5, 0.4, 40)  # nothing after the first is better
+    patient, hurried = strategy(patience=40), strategy(patience=10)
+
+    def explored(bonas: Bonas) -> list[int]:
+        proposed = {n: bonas.propose(trials_of(cells[:n], scores[:n]), 1, 0)[0] for n in range(8, 25)}
+        return [n for n, proposal in proposed.items() if proposal.acquisition is None]
+
+    assert explored(patient) == []
+    assert explored(hurried) == [12, 16, 20, 24]
+    better = np.append(scores[:20], 0.6)  # an improvement brings patience back
+    assert hurried.propose(trials_of(cells[:21], better), 4, 0)[3].acquisition is not None
+    batch = hurried.propose(trials_of(cells[:21], scores[:21]), 8, 0)
+    assert [place for place, proposal in enumerate(batch) if proposal.acquisition is None] == [3, 7]
+    keys = SPACE.keys(np.stack([proposal.genotype for proposal in batch]))
+    assert len(np.unique(keys)) == 8
+    assert not np.isin(keys, SPACE.keys(cells[:21])).any()
+
+
 def test_a_shortlist_depends_on_nothing_but_what_the_predictor_saw():
     bonas, other = (strategy(SPACE, ExhaustiveSampler(), shortlist=40) for _ in range(2))
     trials = some_trials(17)

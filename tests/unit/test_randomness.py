@@ -19,6 +19,7 @@ def test_purposes_keep_their_numbers():
         "TRIAL": 4,
         "BASELINE": 5,
         "SAMPLER": 6,
+        "EXPLORATION": 7,
     }
 
 
