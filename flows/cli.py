@@ -35,7 +35,9 @@ app = typer.Typer(
 data_app = typer.Typer(help="Benchmark tables: prepare and check.", no_args_is_help=True)
 app.add_typer(data_app, name="data")
 
-Store = Annotated[str | None, typer.Option("--store", help="Folder of searches; by default ./.bonas/searches.")]
+Store = Annotated[
+    str | None, typer.Option("--store", help="Folder of searches or s3://bucket/prefix; by default ./.bonas/searches.")
+]
 Overrides = Annotated[list[str] | None, typer.Option("--set", help="A setting as name=value; may be repeated.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
 SearchId = Annotated[str, typer.Argument(metavar="ID", help="The search's id; `bonas list` shows them.")]
@@ -292,10 +294,10 @@ def _run(settings: Settings, search_id: str, as_json: bool) -> None:
 
 
 def _call_flow(settings: Settings, folder: SearchFolder) -> None:
-    from bonas_core.storage import make_folder
+    from bonas_core.storage import make_local_folder
     from tasks.workspace import home
 
-    make_folder(home())  # Prefect makes its own folder in it, but no parents
+    make_local_folder(home())  # Prefect makes its own folder in it, but no parents
     from flows.search import search as search_flow
 
     try:

@@ -219,7 +219,7 @@ def test_a_truncated_part_is_refused_by_name(keep: float, tmp_path: Path):
     with pytest.raises(StoreError) as caught:
         history.trials()
     assert f"history part `{part}` cannot be read (" in str(caught.value)
-    assert "move it away, its trials will be redone" in str(caught.value)
+    assert "it sets the part aside and does its trials again" in str(caught.value)
     assert "\n" not in str(caught.value)
 
 
@@ -266,16 +266,16 @@ def test_files_that_are_no_parts_are_ignored(tmp_path: Path):
 def test_a_part_that_is_compacted_away_while_it_is_read_is_not_missed(tmp_path: Path, monkeypatch):
     history = filled(tmp_path)
     before = history.trials()
-    read, calls = module._read_part, []
+    read, calls = module.read_part, []
 
     def slow(path: Path) -> pa.Table:
         calls.append(path)
         if len(calls) == 2:
-            monkeypatch.setattr(module, "_read_part", read)
+            monkeypatch.setattr(module, "read_part", read)
             TrialHistory(tmp_path).compact()  # as the writer does in another process
         return read(path)
 
-    monkeypatch.setattr(module, "_read_part", slow)
+    monkeypatch.setattr(module, "read_part", slow)
     assert history.trials() == before
 
 
