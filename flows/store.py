@@ -164,13 +164,8 @@ def export(search_id: str, out: Path, store: str | None) -> int:
         metrics = pd.DataFrame(frame["metrics"].tolist(), index=frame.index).add_prefix("metrics.")
         write_whole(out, pd.concat([frame.drop(columns="metrics"), metrics], axis=1).to_csv(index=False).encode())
     else:
-        rows = history.table().to_pylist()
-        text = json.dumps(
-            [{**row, "metrics": dict(row["metrics"] or ())} for row in rows],
-            indent=1,
-            default=lambda time: time.isoformat(),
-        )
-        write_whole(out, text.encode())
+        rows = [{**row, "metrics": dict(row["metrics"] or ())} for row in history.table().to_pylist()]
+        write_whole(out, json.dumps(rows, indent=1, default=lambda time: time.isoformat()).encode())
     return len(frame)
 
 

@@ -5,6 +5,7 @@ writes or removes goes through the functions here. Files appear whole or not at 
 both.
 """
 
+from bonas_core.storage.disk import Disk, use_disk
 from bonas_core.storage.files import (
     Location,
     check_id,
@@ -31,6 +32,7 @@ from bonas_core.storage.s3 import S3Path
 from bonas_core.storage.writer import is_locked, single_writer
 
 __all__ = [
+    "Disk",
     "Location",
     "S3Path",
     "check_id",
@@ -52,6 +54,7 @@ __all__ = [
     "single_writer",
     "store_folder",
     "table_bytes",
+    "use_disk",
     "write_table",
     "write_whole",
 ]
