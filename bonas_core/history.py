@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -238,7 +239,9 @@ def read_part(path: Location) -> pa.Table:
             raise StoreError(
                 f"history part `{path}` has schema version {version}, this release reads {SCHEMA_VERSION}; upgrade"
             )
-        table = file.read().select(SCHEMA.names).cast(SCHEMA)
+        table = file.read(use_threads=len(data) > 1 << 20)  # threads cost more than a small part
+        if not table.schema.equals(SCHEMA):
+            table = table.select(SCHEMA.names).cast(SCHEMA)
     except (pa.ArrowException, OSError, ValueError, KeyError) as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise DamagedPartError(
@@ -256,7 +259,7 @@ def read_part(path: Location) -> pa.Table:
 def _trials(table: pa.Table) -> list[Trial]:
     columns = {name: table[name].to_pylist() for name in SCHEMA.names}
     columns["state"] = [TrialState(state) for state in columns["state"]]
-    columns["metrics"] = [dict(pairs or ()) for pairs in columns["metrics"]]
+    columns["metrics"] = [{sys.intern(name): figure for name, figure in pairs or ()} for pairs in columns["metrics"]]
     for name in ("sampler", "predictor_version", "device"):  # the same few texts, kept once
         known: dict[str | None, str | None] = {}
         columns[name] = [known.setdefault(text, text) for text in columns[name]]
