@@ -229,7 +229,7 @@ def read_part(path: Location) -> pa.Table:
     """
     data = read_whole(path, _LARGEST)
     try:
-        file = pq.ParquetFile(pa.BufferReader(data))
+        file = pq.ParquetFile(pa.BufferReader(data), page_checksum_verification=True)
         groups = [file.metadata.row_group(number) for number in range(file.metadata.num_row_groups)]
         size = sum(group.total_byte_size for group in groups)
         if size > _LARGEST or file.metadata.num_rows > _LARGEST // 100:

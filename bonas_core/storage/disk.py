@@ -13,6 +13,10 @@ class Disk:
         OSError: as the operating system does.
     """
 
+    def make_folder(self, path: Path) -> None:
+        """Makes a folder and its parents, unless it is there."""
+        path.mkdir(parents=True, exist_ok=True)
+
     def create(self, path: Path) -> int:
         """Makes a new file and returns its descriptor."""
         return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o644)

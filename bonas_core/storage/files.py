@@ -105,7 +105,7 @@ def write_table(path: Location, table: pa.Table, compression: str = "snappy") ->
 def table_bytes(table: pa.Table, compression: str = "snappy") -> bytes:
     """A table as the content of a Parquet file."""
     buffer = io.BytesIO()
-    pq.write_table(table, buffer, compression=compression)
+    pq.write_table(table, buffer, compression=compression, write_page_checksum=True)
     return buffer.getvalue()
 
 
@@ -219,7 +219,7 @@ def set_aside(path: Location) -> Location:
 def remove_unfinished(folder: Location) -> None:
     """Removes what `write_whole` had not finished writing in a folder and below when its process was killed."""
     for path in folder.rglob(".*.tmp") if isinstance(folder, Path) else ():  # S3 shows nothing that is unfinished
-        path.unlink(missing_ok=True)
+        remove_file(path)
 
 
 def make_folder(path: Location) -> Location:
@@ -241,7 +241,7 @@ def make_local_folder(path: Path) -> Path:
         StoreError: it cannot be made or written to.
     """
     try:
-        path.mkdir(parents=True, exist_ok=True)
+        disk().make_folder(path)
     except OSError as error:
         raise StoreError(
             f"store folder `{path}` cannot be made: {error.strerror}; choose another with --store"
