@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from bonas_core import regression
@@ -17,6 +16,7 @@ from bonas_core.registry import resolve
 from bonas_core.samplers import EvolutionSampler, ExhaustiveSampler, LearningSampler, RandomSampler, Sampler
 from bonas_core.settings import EVOLUTION_PRESETS, CustomEvaluatorSettings, PredictorSettings, Settings
 from bonas_core.spaces.base import MutationRules, SearchSpace
+from bonas_core.storage import store_folder
 from bonas_core.strategy import Strategy
 from bonas_core.trials import Objective
 
@@ -163,7 +163,7 @@ def _warm_start(space: SearchSpace, predictor: PredictorSettings) -> FittedPredi
         return None
     from bonas_core.model import read_model
 
-    model = read_model(Path(predictor.warm_start))
+    model = read_model(store_folder(predictor.warm_start))
     model.check_space(space)
     shape = ("kind", "layers", "width", "readout", "ensemble")
     for name in shape:

@@ -1,23 +1,43 @@
 """The record of a search: Parquet parts that are only ever added, each whole or absent, and idempotent to write.
 
 The proposals of round 3, from trial 40 on, are one part, `round-000003-000040.parquet`; a finished trial is another,
-`trial-000042.parquet`. The row of a finished trial stands in for its proposal. `compact` replaces many parts by one
-without changing what is read.
+`trial-000042.parquet`. Of several rows of one trial, the first finished one counts, in the order of the parts' names,
+else the first proposal; so a result stands in for its proposal, wherever both are.
+
+Reading takes time by the part, so parts are merged as a search goes on: whenever there are 200 small ones, they become
+one, together with those merged before that are not larger. A row is then rewritten ten times in a hundred thousand
+trials, and there are never many parts. The merged part is written first and the others removed after, so a kill in
+between leaves rows twice, which changes nothing.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from pathlib import Path
-from typing import Any
+import hashlib
+import re
+import sys
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
 
-import pandas as pd
+import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from bonas_core.errors import StoreError
-from bonas_core.storage import make_folder, write_table
+from bonas_core.storage import (
+    Location,
+    make_folder,
+    read_whole,
+    remove_file,
+    set_aside,
+    store_folder,
+    table_bytes,
+    write_whole,
+)
 from bonas_core.trials import Trial, TrialState
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 SCHEMA_VERSION = 1
 _TIME = pa.timestamp("us", tz="UTC")
@@ -51,14 +71,21 @@ SCHEMA = pa.schema(
     metadata={"bonas.history.schema_version": str(SCHEMA_VERSION)},
 )
 
-_COMPACT_AT = 200  # parts: reading takes half a second per thousand
+_COMPACT_AT = 200
+_LARGEST = 1 << 30  # bytes of a part, packed and unpacked: it may have been made by somebody else
+_STORED = [state.value for state in TrialState if state is not TrialState.RUNNING]
+_MERGED = re.compile(r"compacted-\d+-(\d+)-[0-9a-f]{8}")
+
+
+class DamagedPartError(StoreError):
+    """A part of a history is not whole: the disk or a copy of it lost something."""
 
 
 class TrialHistory:
     """The trials of one search, in a folder.
 
     Args:
-        location: the folder of Parquet parts, `<store>/<search id>/trials`; it is made by the first write.
+        location: of the Parquet parts, `<store>/<search id>/trials`, as a path or URI; it is made by the first write.
 
     Example:
         >>> import tempfile
@@ -69,8 +96,10 @@ class TrialHistory:
         [('DONE', 0.9)]
     """
 
-    def __init__(self, location: str | Path) -> None:
-        self.location = Path(location)
+    def __init__(self, location: str | Location) -> None:
+        self.location = store_folder(location)
+        self._is_made = False
+        self._small: set[str] | None = None  # names of parts that were never merged, once they have been looked for
 
     def propose(self, trials: Sequence[Trial]) -> None:
         """Adds proposals of one round; a round may take several calls."""
@@ -86,86 +115,152 @@ class TrialHistory:
         Raises:
             StoreError: a part cannot be read or is of another version.
         """
-        return [_trial(row) for row in self._read().to_pylist()]
+        return _trials(self.table())
+
+    def recover(self) -> tuple[list[Trial], list[Location]]:
+        """The same for the one writer of a search: damaged parts are set aside, as `<name>.corrupt`.
+
+        Returns:
+            the trials, and where the damaged parts are now; the trials in them are proposals again, or missing.
+        """
+        damaged: list[Location] = []
+        table = self._read(self.parts(), damaged)
+        return _trials(table), [set_aside(part) for part in damaged]
+
+    def table(self) -> pa.Table:
+        """The same as a table of `SCHEMA`."""
+        return self._read(self.parts())
 
     def to_pandas(self) -> pd.DataFrame:
         """The same as a data frame, one column a field of `Trial`."""
-        frame: pd.DataFrame = self._read().to_pandas()
+        import pandas as pd
+
+        frame: pd.DataFrame = self.table().to_pandas()
         return frame.assign(metrics=pd.Series([dict(pairs or {}) for pairs in frame["metrics"]], dtype=object))
 
+    def parts(self) -> list[Location]:
+        """The files that are read, by name."""
+        found: list[Location] = [path for path in self.location.glob("*.parquet") if not path.name.startswith(".")]
+        return sorted(found, key=lambda path: path.name)
+
     def compact(self) -> None:
-        """Merges all parts into one; a kill in between leaves rows twice, which reading tolerates."""
-        parts = self._parts()
-        table = self._read()
-        if len(parts) < 2 or not len(table):
-            return
-        name = f"compacted-{len(table):06d}-{sum(s == TrialState.PROPOSED for s in table['state'].to_pylist()):06d}"
-        self._write_table(name, table)
-        for part in parts:
-            if part.stem != name:
-                part.unlink(missing_ok=True)
+        """Merges all parts into one."""
+        self._merge(self.parts())
 
     def compact_if_large(self) -> None:
-        """Compacts once there are so many parts that reading them would take noticeable time."""
-        if len(self._parts()) > _COMPACT_AT:
-            self.compact()
+        """Merges the small parts once there are many of them; for the one writer of a search."""
+        if self._small is None:
+            self._small = {part.name for part in self.parts() if not _MERGED.fullmatch(part.stem)}
+        if len(self._small) <= _COMPACT_AT:
+            return
+        parts = self.parts()
+        merged = {part: int(match[1]) for part in parts if (match := _MERGED.fullmatch(part.stem))}
+        chosen: list[Location] = [part for part in parts if part not in merged]
+        rows = len(chosen)
+        for part in sorted(merged, key=lambda part: (merged[part], part.name)):
+            if merged[part] > rows:
+                break
+            chosen.append(part)
+            rows += merged[part]
+        self._merge(sorted(chosen, key=lambda part: part.name))
+        self._small = set()
 
-    def _parts(self) -> list[Path]:
-        return sorted(path for path in self.location.glob("*.parquet") if not path.name.startswith("."))
+    def _merge(self, parts: list[Location]) -> None:
+        if len(parts) < 2:
+            return
+        table = self._read(parts)
+        if not len(table):
+            return
+        data = table_bytes(table.replace_schema_metadata(SCHEMA.metadata))
+        digest = hashlib.sha256(data).hexdigest()[:8]
+        name = f"compacted-{table['trial'][0].as_py():06d}-{len(table):06d}-{digest}.parquet"
+        write_whole(self.location / name, data)
+        for part in parts:
+            if part.name != name:
+                remove_file(part)
 
-    def _read(self) -> pa.Table:
-        parts = self._parts()
+    def _read(self, parts: list[Location], damaged: list[Location] | None = None) -> pa.Table:
         while True:
+            tables = []
             try:
-                tables = [_read_part(path) for path in parts]
+                for part in parts:
+                    try:
+                        tables.append(read_part(part))
+                    except DamagedPartError:
+                        if damaged is None:
+                            raise
+                        damaged.append(part)
                 break
             except FileNotFoundError as error:  # the writer has compacted: its new part holds what is gone
-                if self._parts() == parts:
+                again = self.parts()
+                if again == parts:
                     raise StoreError(f"history part `{error.filename}` cannot be opened; remove it") from None
-                parts = self._parts()
+                parts = again
         if not tables:
             return SCHEMA.empty_table()
         table = pa.concat_tables(tables)
-        # one row per trial: a finished one wins over its proposal, wherever it stands
-        open_last = [state == TrialState.PROPOSED for state in table["state"].to_pylist()]
-        rows: dict[int, int] = {}
-        for row, (trial, is_open) in enumerate(zip(table["trial"].to_pylist(), open_last, strict=True)):
-            if trial not in rows or not is_open:
-                rows[trial] = row
-        return table.take(pa.array([rows[trial] for trial in sorted(rows)], type=pa.int64()))
+        trials, is_open = table["trial"].to_numpy(), pc.equal(table["state"], str(TrialState.PROPOSED)).to_numpy()
+        order = np.lexsort((is_open, trials))  # stable: rows that are alike stay in the order of the parts
+        _, first = np.unique(trials[order], return_index=True)
+        return table.take(pa.array(order[first])).combine_chunks()
 
-    def _write(self, name: str, trials: Iterable[Trial]) -> None:
-        columns: dict[str, list[Any]] = {column: [] for column in SCHEMA.names}
-        for trial in trials:
-            for column in SCHEMA.names:
-                columns[column].append(getattr(trial, column))
+    def _write(self, name: str, trials: Sequence[Trial]) -> None:
+        columns: dict[str, list[Any]] = {
+            column: [getattr(trial, column) for trial in trials] for column in SCHEMA.names
+        }
         columns["metrics"] = [list(metrics.items()) for metrics in columns["metrics"]]
         columns["state"] = [str(state) for state in columns["state"]]
-        self._write_table(name, pa.Table.from_pydict(columns, schema=SCHEMA))
+        if not self._is_made:
+            make_folder(self.location)
+            self._is_made = True
+        part = f"{name}.parquet"
+        write_whole(self.location / part, table_bytes(pa.Table.from_pydict(columns, schema=SCHEMA)))
+        if self._small is not None:
+            self._small.add(part)
 
-    def _write_table(self, name: str, table: pa.Table) -> None:
-        write_table(make_folder(self.location) / f"{name}.parquet", table.replace_schema_metadata(SCHEMA.metadata))
 
+def read_part(path: Location) -> pa.Table:
+    """The rows of one part.
 
-def _read_part(path: Path) -> pa.Table:
+    Raises:
+        FileNotFoundError: it is not there.
+        DamagedPartError: it is not whole.
+        StoreError: it is something else.
+    """
+    data = read_whole(path, _LARGEST)
     try:
-        with path.open("rb") as file:
-            table = pq.ParquetFile(file).read()
-        version = (table.schema.metadata or {}).get(b"bonas.history.schema_version", b"none").decode()
+        file = pq.ParquetFile(pa.BufferReader(data), page_checksum_verification=True)
+        groups = [file.metadata.row_group(number) for number in range(file.metadata.num_row_groups)]
+        size = sum(group.total_byte_size for group in groups)
+        if size > _LARGEST or file.metadata.num_rows > _LARGEST // 100:
+            raise StoreError(f"history part `{path}` unpacks to {size} bytes, more than a search has; remove it")
+        version = (file.schema_arrow.metadata or {}).get(b"bonas.history.schema_version", b"none").decode()
         if version != str(SCHEMA_VERSION):
             raise StoreError(
                 f"history part `{path}` has schema version {version}, this release reads {SCHEMA_VERSION}; upgrade"
             )
-        return table.select(SCHEMA.names).cast(SCHEMA)
-    except FileNotFoundError:
-        raise
+        table = file.read(use_threads=len(data) > 1 << 20)  # threads cost more than a small part
+        if not table.schema.equals(SCHEMA):
+            table = table.select(SCHEMA.names).cast(SCHEMA)
     except (pa.ArrowException, OSError, ValueError, KeyError) as error:
-        reason = str(error).splitlines()[0]
-        raise StoreError(
-            f"history part `{path}` cannot be read ({reason}); move it away, its trials will be redone"
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise DamagedPartError(
+            f"history part `{path}` cannot be read ({reason}); resume the search: it sets the part aside and does its "
+            "trials again"
         ) from None
+    if len(table) and pc.min(table["trial"]).as_py() < 0:
+        raise StoreError(f"history part `{path}` holds a trial with a negative number; remove it")
+    foreign = set(pc.unique(table["state"]).to_pylist()) - set(_STORED)
+    if foreign:
+        raise StoreError(f"history part `{path}` holds a trial in state `{min(foreign)[:80]}`; remove it")
+    return table
 
 
-def _trial(row: dict[str, Any]) -> Trial:
-    metrics = dict(row.pop("metrics") or [])
-    return Trial(**{**row, "state": TrialState(row["state"]), "metrics": metrics})
+def _trials(table: pa.Table) -> list[Trial]:
+    columns = {name: table[name].to_pylist() for name in SCHEMA.names}
+    columns["state"] = [TrialState(state) for state in columns["state"]]
+    columns["metrics"] = [{sys.intern(name): figure for name, figure in pairs or ()} for pairs in columns["metrics"]]
+    for name in ("sampler", "predictor_version", "device"):  # the same few texts, kept once
+        known: dict[str | None, str | None] = {}
+        columns[name] = [known.setdefault(text, text) for text in columns[name]]
+    return [Trial(*row) for row in zip(*columns.values(), strict=True)]

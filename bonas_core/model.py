@@ -5,16 +5,13 @@ The file is safetensors; what the arrays mean stands in its metadata as JSON. No
 
 from __future__ import annotations
 
-import json
+import re
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import ValidationError
-from safetensors import SafetensorError, safe_open
-from safetensors.numpy import save
 
 from bonas_core.bonas import Bonas, FittedPredictor, Surrogate
 from bonas_core.build import Problem
@@ -24,14 +21,15 @@ from bonas_core.registry import resolve
 from bonas_core.regression import BayesianLinearRegression
 from bonas_core.settings import PredictorSettings
 from bonas_core.spaces.base import Genotypes, SearchSpace
-from bonas_core.storage import write_whole
+from bonas_core.storage import Location
 from bonas_core.targets import Targets
+from bonas_core.tensors import read_tensors, write_tensors
 from bonas_core.trials import Objective, Trials
 
 FORMAT = 1
 FILE_NAME = "predictor.safetensors"
 _NETWORK = "network/"
-_LARGEST = 1 << 30  # bytes of a model file; ours are below a megabyte
+_VERSION = re.compile(r"[A-Za-z0-9-]{1,64}")  # it becomes part of file names
 
 
 @dataclass(frozen=True)
@@ -66,7 +64,7 @@ class PredictorModel:
                 f"`{space.name}` (encoding {space.encoding_version}); name a model of that space with --model"
             )
 
-    def write(self, path: Path) -> None:
+    def write(self, path: Location) -> None:
         """Writes the file, whole or not at all."""
         regression, targets = self.surrogate.regression, self.surrogate.targets
         tensors: dict[str, NDArray[Any]] = {
@@ -102,8 +100,7 @@ class PredictorModel:
             },
             "targets": {"kind": targets.kind, "centre": targets.centre, "spread": targets.spread},
         }
-        contiguous = {name: np.ascontiguousarray(array) for name, array in tensors.items()}
-        write_whole(path, save(contiguous, metadata={"bonas": json.dumps(described)}))
+        write_tensors(path, described, tensors)
 
 
 def fit_model(problem: Problem, strategy: Bonas, trials: Trials, seed: int) -> PredictorModel:
@@ -123,26 +120,24 @@ def fit_model(problem: Problem, strategy: Bonas, trials: Trials, seed: int) -> P
     )
 
 
-def read_model(path: Path) -> PredictorModel:
+def read_model(path: Location) -> PredictorModel:
     """Reads a file that `PredictorModel.write` wrote.
 
     Raises:
         ModelError: the file is missing, damaged, or something else.
     """
-    if not path.is_file():
-        raise ModelError(f"model file `{path}` does not exist; only predictors registered by a search can be loaded")
-    if path.stat().st_size > _LARGEST:
-        raise ModelError(f"model file `{path}` is larger than any predictor; name a model registered by a search")
     try:
-        with safe_open(path, framework="numpy") as file:
-            described = json.loads((file.metadata() or {})["bonas"])
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a mapping
+        described, tensors = read_tensors(path)
         if described["format"] != FORMAT:
             raise ModelError(
                 f"model file `{path}` has format {described['format']}, this release reads {FORMAT}; upgrade"
             )
         return _from_parts(described, tensors)
-    except (SafetensorError, OSError, KeyError, ValueError, TypeError, ValidationError) as error:
+    except FileNotFoundError:
+        raise ModelError(
+            f"model file `{path}` does not exist; only predictors registered by a search can be loaded"
+        ) from None
+    except (KeyError, ValueError, TypeError, ValidationError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise ModelError(
             f"model file `{path}` is not a predictor ({reason}); name a model registered by a search"
@@ -150,6 +145,8 @@ def read_model(path: Path) -> PredictorModel:
 
 
 def _from_parts(described: dict[str, Any], tensors: dict[str, NDArray[Any]]) -> PredictorModel:
+    if not _VERSION.fullmatch(described["version"]):
+        raise ValueError(f"its version is `{described['version'][:80]}`, not a digest")
     network = {name.removeprefix(_NETWORK): array for name, array in tensors.items() if name.startswith(_NETWORK)}
     regression = BayesianLinearRegression(
         **described["regression"],

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Mapping, Sequence
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -20,13 +22,22 @@ from bonas_core.errors import StoreError, TrainingDivergedError
 from bonas_core.evaluators.base import ClosedEvaluator, EvaluationContext
 from bonas_core.history import TrialHistory
 from bonas_core.randomness import Purpose, derived_seed
+from bonas_core.spaces.base import Genotypes
+from bonas_core.storage import Location, local_folder, make_folder, send
 from bonas_core.strategy import Proposal
 from bonas_core.trials import Trial, Trials, TrialState
 
 
 class SearchLog:
     """The trials of a search, as rows for people and as columns for strategies; written to a history where there is
-    one."""
+    one.
+
+    Damaged parts of the history are set aside. A trial whose result was in one is evaluated again; one whose proposal
+    was in one is proposed again, from the trials before it, and those after it stay as they are recorded.
+
+    Raises:
+        StoreError: the history cannot be read, or trials are missing that cannot be proposed again.
+    """
 
     def __init__(self, problem: Problem, history: TrialHistory | None = None) -> None:
         self.rows: list[Trial] = []
@@ -34,17 +45,16 @@ class SearchLog:
         self._history = history
         self._columns = _columns(problem, 256)
         self.best: Trial | None = None
+        self.spent_s = 0.0
+        """Seconds of evaluating and choosing."""
+        self.set_aside: list[Location] = []
+        """Parts of the history that were damaged, where they are now."""
+        self._recorded: dict[int, Trial] = {}  # trials after one that is missing
         if history is None:
             return
-        for trial in history.trials():
-            if trial.trial != len(self.rows):
-                raise StoreError(
-                    f"history `{history.location}` holds trial {trial.trial} but not trial {len(self.rows)}; "
-                    "put back the part that was moved away, or start another search"
-                )
-            self._append(trial)
-            if trial.state.is_finished:
-                self._finish(trial)
+        trials, self.set_aside = history.recover()
+        self._recorded = {trial.trial: trial for trial in trials}
+        self._take_up()
 
     @property
     def trials(self) -> Trials:
@@ -61,6 +71,13 @@ class SearchLog:
     def rounds(self) -> int:
         """Number of rounds begun."""
         return self.rows[-1].round + 1 if self.rows else 0
+
+    @property
+    def next_recorded_round(self) -> float:
+        """Where trials are missing: the first trial of a later round that is recorded; a round may have been cut
+        short by a budget that was smaller then."""
+        later = (trial.trial for trial in self._recorded.values() if trial.round > self.rounds)
+        return min(later, default=math.inf)
 
     def propose(self, proposals: Sequence[Proposal], surrogate_s: float) -> list[Trial]:
         """Adds the proposals of one round, which took `surrogate_s` seconds to choose."""
@@ -90,11 +107,13 @@ class SearchLog:
                     proposed_at=now,
                 )
             )
-        if self._history is not None:
-            self._history.propose(fresh)
-        for trial_row, proposal in zip(fresh, proposals, strict=True):
-            self._append(trial_row, proposal.genotype)
-        return fresh
+        missing = [trial for trial in fresh if not self._is_recorded(trial)]
+        if self._history is not None and missing:
+            self._history.propose(missing)
+        rows = [self._recorded.pop(trial.trial, trial) for trial in fresh]
+        self._append(rows, np.stack([proposal.genotype for proposal in proposals]))
+        self._take_up()
+        return [trial for trial in rows if not trial.state.is_finished]
 
     def finish(self, trial: Trial) -> None:
         """Records the result of a trial."""
@@ -102,22 +121,54 @@ class SearchLog:
             self._history.finish(trial)
         self._finish(trial)
 
-    def _append(self, trial: Trial, genotype: np.ndarray | None = None) -> None:
-        n = len(self.rows)
-        if n == len(self._columns):
-            larger = _columns(self._problem, 2 * n)
+    def _take_up(self) -> None:
+        """Appends the recorded trials that follow, up to one that is missing or the round that it belonged to."""
+        recorded, begin = self._recorded, len(self.rows)
+        end = begin
+        while end in recorded:
+            end += 1
+        if end - begin < len(recorded):
+            if self._problem.settings.dispatch.mode == "asynchronous" and self._history is not None:
+                raise StoreError(
+                    f"history `{self._history.location}` holds trial {max(recorded)} but not trial {end}; "
+                    "put back the part that was moved away, or start another search"
+                )
+            last = recorded[end - 1].round if end > begin else 0
+            size = sum(trial.round == last for trial in recorded.values() if trial.trial < end)
+            if last and size < self._problem.settings.method.batch:
+                end -= size  # a round is proposed as a whole
+        rows = [recorded.pop(trial) for trial in range(begin, end)]
+        if rows:
+            self._append(rows, self._problem.space.parse([trial.architecture for trial in rows]))
+
+    def _is_recorded(self, trial: Trial) -> bool:
+        recorded = self._recorded.get(trial.trial)
+        if recorded is not None and (recorded.key, recorded.seed) != (trial.key, trial.seed):
+            raise StoreError(
+                f"trial {trial.trial} is recorded as `{recorded.architecture}`, but after what is lost it would be "
+                f"`{trial.architecture}`; put back the part that was set aside or moved away, or start another search"
+            )
+        return recorded is not None
+
+    def _append(self, rows: Sequence[Trial], genotypes: Genotypes) -> None:
+        n, m = len(self.rows), len(self.rows) + len(rows)
+        if m > len(self._columns):
+            larger = _columns(self._problem, max(m, 2 * n))
             for new, old in zip(larger.columns(), self._columns.columns(), strict=True):
-                new[:n] = old
+                new[:n] = old[:n]
             self._columns = larger
-        space = self._problem.space
-        row = space.parse([trial.architecture]) if genotype is None else genotype[None]
-        self._columns.genotypes[n] = row[0]
-        self._columns.keys[n] = space.keys(row)[0]
-        self.rows.append(trial)
+        self._columns.genotypes[n:m] = genotypes
+        self._columns.keys[n:m] = self._problem.space.keys(genotypes)
+        self.rows.extend(rows)
+        for trial in rows:
+            self.spent_s += trial.surrogate_s
+            if trial.state.is_finished:
+                self._finish(trial)
 
     def _finish(self, trial: Trial) -> None:
         n, objective = trial.trial, self._problem.objective
         self.rows[n] = trial
+        self.spent_s += trial.cost_s or 0.0
         self._columns.finished[n] = True
         self._columns.diverged[n] = trial.state is TrialState.DIVERGED
         if trial.state is TrialState.DONE and trial.objective is not None:
@@ -171,10 +222,8 @@ class StopRule:
             return f"objective {best:g} reached the target {self._target:g}"
         if len(log.rows) >= self._budget.trials:
             return f"the budget of {self._budget.trials} trials is spent"
-        if self._budget.hours is not None:
-            spent = sum((trial.cost_s or 0.0) + trial.surrogate_s for trial in log.rows) / 3600
-            if spent >= self._budget.hours:
-                return f"the budget of {self._budget.hours:g} hours is spent"
+        if self._budget.hours is not None and log.spent_s / 3600 >= self._budget.hours:
+            return f"the budget of {self._budget.hours:g} hours is spent"
         return None
 
 
@@ -194,7 +243,7 @@ def next_step(problem: Problem, log: SearchLog, rule: StopRule) -> Step:
         return Step(evaluate=pending) if pending else Step(stop=reason)
     if len(pending) >= dispatch.slots:
         return Step(evaluate=pending[:1])
-    left = problem.settings.budget.trials - len(log.rows)
+    left = int(min(problem.settings.budget.trials, log.next_recorded_round)) - len(log.rows)
     initial = problem.strategy.initial - len(log.rows)
     if initial > 0:
         return Step(propose=min(left, initial))
@@ -206,10 +255,13 @@ def evaluate(
     trial: Trial,
     attempt: int = 1,
     device: str = "cpu",
-    checkpoints: Path | None = None,
+    checkpoints: Location | None = None,
     progress: Callable[[int, Mapping[str, float]], None] | None = None,
 ) -> Trial:
     """Evaluates one trial once.
+
+    An evaluator always sees a folder on the disk; where `checkpoints` is in S3, it is filled from there before and
+    sent there after every epoch.
 
     Returns:
         the trial, DONE or DIVERGED.
@@ -219,11 +271,12 @@ def evaluate(
     """
     space = problem.space
     started, begin = datetime.now(UTC), time.perf_counter()
-    context = EvaluationContext(trial.seed, device, checkpoints, *([progress] if progress else []))
     architecture = space.architecture(space.parse([trial.architecture])[0])
     common = {"attempt": attempt, "device": device, "started_at": started}
     try:
-        outcome = problem.evaluator.evaluate(architecture, context)
+        with _training_folder(checkpoints, progress or _ignore) as (folder, told):
+            context = EvaluationContext(trial.seed, device, folder, told)
+            outcome = problem.evaluator.evaluate(architecture, context)
     except TrainingDivergedError as error:
         ended = {"cost_s": time.perf_counter() - begin, "finished_at": datetime.now(UTC)}
         return trial.with_changes(state=TrialState.DIVERGED, error=str(error), **common, **ended)
@@ -233,6 +286,26 @@ def evaluate(
         message = f"the evaluator returned {outcome.objective}"
         return trial.with_changes(state=TrialState.DIVERGED, error=message, **figures, **common, **ended)
     return trial.with_changes(state=TrialState.DONE, objective=float(outcome.objective), **figures, **common, **ended)
+
+
+def _ignore(epoch: int, metrics: Mapping[str, float]) -> None:
+    """Takes progress and does nothing with it."""
+
+
+@contextmanager
+def _training_folder(
+    checkpoints: Location | None, progress: Callable[[int, Mapping[str, float]], None]
+) -> Iterator[tuple[Path | None, Callable[[int, Mapping[str, float]], None]]]:
+    if checkpoints is None or isinstance(checkpoints, Path):
+        yield checkpoints, progress
+        return
+    with local_folder(checkpoints) as folder:
+
+        def told(epoch: int, metrics: Mapping[str, float]) -> None:
+            send(folder, checkpoints)
+            progress(epoch, metrics)
+
+        yield folder, told
 
 
 def failed(trial: Trial, error: BaseException, attempts: int, cost_s: float) -> Trial:
@@ -246,7 +319,7 @@ def failed(trial: Trial, error: BaseException, attempts: int, cost_s: float) -> 
 def run(
     problem: Problem,
     history: TrialHistory | None = None,
-    checkpoints: Path | None = None,
+    checkpoints: Location | None = None,
     on_trial: Callable[[Trial], None] = lambda trial: None,
 ) -> SearchLog:
     """The plain driver: searches in a loop, one trial after the other, without any orchestration.
@@ -264,6 +337,8 @@ def run(
         12
     """
     log = SearchLog(problem, history)
+    for part in log.set_aside:
+        warnings.warn(f"history part set aside as `{part}`: it is damaged, its trials are done again", stacklevel=2)
     rule = StopRule(problem)
     settings = problem.settings
     while True:
@@ -284,15 +359,14 @@ def run(
             log.propose(proposals, time.perf_counter() - begin)
 
 
-def _attempts(problem: Problem, trial: Trial, attempts: int, checkpoints: Path | None) -> Trial:
-    folder = None
-    if checkpoints is not None:
-        folder = checkpoints / str(trial.trial)
-        folder.mkdir(parents=True, exist_ok=True)
+def _attempts(problem: Problem, trial: Trial, attempts: int, checkpoints: Location | None) -> Trial:
+    folder = None if checkpoints is None else make_folder(checkpoints / str(trial.trial))
     begin = time.perf_counter()
     for attempt in range(1, attempts + 1):
         try:
             return evaluate(problem, trial, attempt, checkpoints=folder)
+        except StoreError:
+            raise  # a full disk is no fault of the trial: the search stops, and goes on once there is room
         except Exception as error:
             last = failed(trial, error, attempt, time.perf_counter() - begin)
     return last

@@ -274,7 +274,9 @@ class Settings(_Model):
     budget: BudgetSettings = Field(default_factory=lambda: BudgetSettings())
     dispatch: DispatchSettings = Field(default_factory=lambda: DispatchSettings())
     seed: int = Field(0, ge=0, le=2**63 - 1)
-    store: str | None = Field(None, description="folder of searches; by default ./.bonas/searches")
+    store: str | None = Field(
+        None, description="folder of searches or s3://bucket/prefix; by default ./.bonas/searches"
+    )
     tracking: TrackingSettings = Field(default_factory=lambda: TrackingSettings())
 
     @model_validator(mode="before")

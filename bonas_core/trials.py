@@ -34,7 +34,7 @@ class TrialState(StrEnum):
         return self in (TrialState.DONE, TrialState.FAILED, TrialState.DIVERGED)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Trial:
     """One architecture that a search chose to evaluate: a row of the history."""
 

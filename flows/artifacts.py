@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 import time
-from pathlib import Path
 from uuid import UUID
 
 from prefect.artifacts import (
@@ -16,6 +15,7 @@ from prefect.artifacts import (
 
 from bonas_core.report.analysis import leaderboard
 from bonas_core.search import SearchLog
+from bonas_core.storage import Location
 from bonas_core.trials import Objective
 
 _EVERY_S = 5.0  # an artifact costs as much as a round of look-ups
@@ -39,7 +39,7 @@ class Artifacts:
             self._refresh(log)
             self._due = time.monotonic() + _EVERY_S
 
-    def close(self, log: SearchLog, report: Path) -> None:
+    def close(self, log: SearchLog, report: Location) -> None:
         """Leaves the final state, and where to read on."""
         self._refresh(log)
         best = log.best

@@ -34,10 +34,17 @@ app = typer.Typer(
 )
 data_app = typer.Typer(help="Benchmark tables: prepare and check.", no_args_is_help=True)
 app.add_typer(data_app, name="data")
+store_app = typer.Typer(help="Stores of searches: check, compact and export.", no_args_is_help=True)
+app.add_typer(store_app, name="store")
 
-Store = Annotated[str | None, typer.Option("--store", help="Folder of searches; by default ./.bonas/searches.")]
+Store = Annotated[
+    str | None, typer.Option("--store", help="Folder of searches or s3://bucket/prefix; by default ./.bonas/searches.")
+]
 Overrides = Annotated[list[str] | None, typer.Option("--set", help="A setting as name=value; may be repeated.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
+SearchIds = Annotated[
+    list[str] | None, typer.Argument(metavar="[ID ...]", help="Searches; by default all of the store.")
+]
 SearchId = Annotated[str, typer.Argument(metavar="ID", help="The search's id; `bonas list` shows them.")]
 
 
@@ -221,6 +228,52 @@ def check(name: Annotated[str, typer.Argument(metavar="NAME", help="Data set, fo
     print(checked(name))
 
 
+@store_app.command("check")
+def check_store(ids: SearchIds = None, store: Store = None, as_json: AsJson = False) -> None:
+    """Read everything in a store and say what is wrong; exit code 1 if anything is. Changes nothing."""
+    from flows.store import check as checked
+
+    found = checked(ids or [], store)
+    if as_json:
+        _print_json({"searches": [search.as_dict() for search in found]})
+    else:
+        _print_table(
+            ["id", "trials", "finished", "parts", "predictors", "set aside", "faults"],
+            [
+                [s.id, *map(str, (s.trials, s.finished, s.parts, s.predictors, len(s.set_aside), len(s.faults)))]
+                for s in found
+            ],
+        )
+        for fault in (fault for search in found for fault in search.faults):
+            print(f"fault: {fault}")
+    if any(search.faults for search in found):
+        raise typer.Exit(1)
+
+
+@store_app.command("compact")
+def compact_store(ids: SearchIds = None, store: Store = None, as_json: AsJson = False) -> None:
+    """Merge the parts of histories into one file each; running searches do so by themselves."""
+    from flows.store import compact as compacted
+
+    done = compacted(ids or [], store)
+    if as_json:
+        _print_json({"searches": [{"id": name, "before": before, "after": after} for name, before, after in done]})
+    else:
+        _print_table(["id", "parts before", "after"], [[name, str(before), str(after)] for name, before, after in done])
+
+
+@store_app.command("export")
+def export_store(
+    search_id: SearchId,
+    out: Annotated[Path, typer.Option(help="File that ends in .csv, .parquet or .json.")],
+    store: Store = None,
+) -> None:
+    """Write a search's history as CSV, Parquet or JSON."""
+    from flows.store import export as exported
+
+    print(f"{exported(search_id, out, store)} trials in {out}")
+
+
 def main() -> NoReturn:
     """Runs the command line and exits."""
     signal.signal(signal.SIGTERM, _interrupt)
@@ -292,10 +345,10 @@ def _run(settings: Settings, search_id: str, as_json: bool) -> None:
 
 
 def _call_flow(settings: Settings, folder: SearchFolder) -> None:
-    from bonas_core.storage import make_folder
+    from bonas_core.storage import make_local_folder
     from tasks.workspace import home
 
-    make_folder(home())  # Prefect makes its own folder in it, but no parents
+    make_local_folder(home())  # Prefect makes its own folder in it, but no parents
     from flows.search import search as search_flow
 
     try:

@@ -15,7 +15,16 @@ from uuid import uuid4
 from bonas_core.build import Problem, build
 from bonas_core.errors import SettingsError
 from bonas_core.settings import Settings, leaves, parse_settings
-from bonas_core.storage import check_writable, is_locked, make_folder, single_writer, write_whole
+from bonas_core.storage import (
+    Location,
+    check_writable,
+    is_locked,
+    make_local_folder,
+    read_whole,
+    single_writer,
+    store_folder,
+    write_whole,
+)
 from tasks.workspace import SearchFolder, home, search_folder
 
 _FREE = ("budget", "store", "dispatch", "tracking")  # parts that do not decide which trials a search makes
@@ -60,11 +69,9 @@ def with_local_warm_start(folder: SearchFolder, settings: Settings) -> Settings:
     source = settings.predictor.warm_start
     if source is None:
         return settings
-    path = folder.warm_start
+    path: Location = folder.warm_start
     if not path.is_file():
-        path = (
-            fetched_model(source, settings.tracking.uri) if source.startswith("models:/") else Path(source).expanduser()
-        )
+        path = fetched_model(source, settings.tracking.uri) if source.startswith("models:/") else store_folder(source)
     predictor = settings.predictor.model_copy(update={"warm_start": str(path)})
     return settings.model_copy(update={"predictor": predictor})
 
@@ -73,7 +80,7 @@ def keep_warm_start(folder: SearchFolder, problem: Problem) -> None:
     """Copies the predictor that trainings start from into the search: an alias may move, and a file go."""
     source = problem.settings.predictor.warm_start
     if source is not None and not folder.warm_start.is_file():
-        write_whole(folder.warm_start, Path(source).read_bytes())
+        write_whole(folder.warm_start, read_whole(store_folder(source), 1 << 30))
 
 
 def fetched_model(uri: str, tracking_uri: str | None) -> Path:
@@ -81,7 +88,7 @@ def fetched_model(uri: str, tracking_uri: str | None) -> Path:
     from tasks.tracking import connect, load_registered
 
     model = load_registered(connect(tracking_uri), uri)
-    path = make_folder(home() / "models") / f"{model.fitted.version}.safetensors"
+    path = make_local_folder(home() / "models") / f"{model.fitted.version}.safetensors"
     if not path.is_file():
         model.write(path)
     return path
@@ -105,7 +112,7 @@ def stored_settings(search_id: str, store: str | None, trials: int | None) -> Se
     tree["budget"] = {**tree["budget"], **folder.read_state().get("budget", {})}
     if trials is not None:
         tree["budget"] = {**tree["budget"], "trials": trials}
-    tree["store"] = store or tree.get("store")
+    tree["store"] = store  # where it was found: a search may have been moved or come from elsewhere
     return parse_settings(tree, search_id)
 
 

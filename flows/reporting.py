@@ -12,7 +12,7 @@ from bonas_core.evaluators.base import ClosedEvaluator
 from bonas_core.history import TrialHistory
 from bonas_core.report import write_report
 from bonas_core.report.analysis import summary
-from bonas_core.storage import make_folder
+from bonas_core.storage import Location, make_folder
 from bonas_core.trials import Objective, Trial, TrialState
 from tasks.workspace import SearchFolder, searches
 
@@ -35,7 +35,7 @@ def short_form(operations: Sequence[str]) -> str:
 
 def write_search_report(
     folder: SearchFolder, problem: Problem, trials: Sequence[Trial], state: str, out: Path | None = None
-) -> Path:
+) -> Location:
     """Writes the HTML report of a search, into its own folder or another; returns the file."""
     evaluator = problem.evaluator
     stored = folder.read()

@@ -12,7 +12,6 @@ same trials as if nothing had happened.
 
 from __future__ import annotations
 
-import shutil
 import time
 from collections.abc import Callable
 from functools import partial
@@ -26,11 +25,11 @@ from prefect.task_runners import ThreadPoolTaskRunner
 
 from bonas_core.bonas import Bonas
 from bonas_core.build import Problem
-from bonas_core.errors import SearchLockedError
+from bonas_core.errors import SearchLockedError, StoreError
 from bonas_core.history import TrialHistory
 from bonas_core.search import SearchLog, StopRule, failed, next_step
 from bonas_core.settings import Settings
-from bonas_core.storage import make_folder, remove_unfinished, single_writer
+from bonas_core.storage import make_folder, remove_folder, remove_unfinished, single_writer
 from bonas_core.strategy import Proposal
 from bonas_core.trials import Trial
 from flows.artifacts import Artifacts
@@ -112,6 +111,8 @@ class SearchRun:
             folder.write(manifest(problem, settings, uid, self.publisher.ids()))
         self.history = TrialHistory(folder.trials)
         self.log = SearchLog(problem, self.history)
+        for part in self.log.set_aside:
+            self.observer.warning(f"history part set aside as `{part}`: it is damaged, its trials are done again")
         self.clear()
         self.rule = StopRule(problem)
         self._began: dict[int, float] = {}
@@ -124,7 +125,7 @@ class SearchRun:
         wanted = {str(trial.trial) for trial in self.log.pending}
         for path in self.folder.checkpoints.glob("*"):
             if path.name not in wanted:
-                shutil.rmtree(path, ignore_errors=True)
+                remove_folder(path)
 
     def until_done(self) -> str:
         """Runs rounds until the budget is spent; says why it stopped."""
@@ -206,11 +207,13 @@ class SearchRun:
     def record(self, trial: Trial, state: State[Trial]) -> None:
         """Records how a trial ended, then forgets its training state."""
         result = state.result(raise_on_failure=False)
+        if isinstance(result, StoreError):
+            raise result  # a full disk is no fault of the trial
         if isinstance(result, BaseException):
             cost = time.perf_counter() - self._began[trial.trial]
             result = failed(trial, result, self.settings.dispatch.retries + 1, cost)
         record.with_options(task_run_name=f"record trial {trial.trial} · {result.state}")(self.log, result)
-        shutil.rmtree(self.folder.checkpoints / str(trial.trial), ignore_errors=True)
+        remove_folder(self.folder.checkpoints / str(trial.trial))
         self.history.compact_if_large()
         self.observer.trial_finished(result)
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from pathlib import Path
 
 from prefect import task
 from prefect.cache_policies import NO_CACHE
@@ -21,7 +20,7 @@ from bonas_core.errors import ModelError
 from bonas_core.model import FILE_NAME, PredictorModel, fit_model, read_model
 from bonas_core.samplers import Pool
 from bonas_core.samplers.state import SamplerState, read_state
-from bonas_core.storage import make_folder
+from bonas_core.storage import Location, make_folder, remove_file
 from bonas_core.strategy import Proposal, Strategy
 from bonas_core.trials import Trial, Trials
 
@@ -33,7 +32,7 @@ def propose(strategy: Strategy, trials: Trials, count: int, seed: int) -> list[P
 
 
 @task(name="update sampler", cache_policy=NO_CACHE)
-def update_sampler(strategy: Bonas, trials: Trials, seed: int, folder: Path) -> SamplerState:
+def update_sampler(strategy: Bonas, trials: Trials, seed: int, folder: Location) -> SamplerState:
     """Let a sampler that learns do so, and store what it has learnt; a stored state is taken up where none is at hand.
 
     Two files stay: this round's, and that of the round before, should this round's turn out to be damaged.
@@ -52,7 +51,7 @@ def update_sampler(strategy: Bonas, trials: Trials, seed: int, folder: Path) -> 
     others = set(folder.glob("*.safetensors")) - {path}
     kept = max((other for other in others if other.name < path.name), default=path)
     for other in others - {kept}:
-        other.unlink(missing_ok=True)
+        remove_file(other)
     return state
 
 
@@ -63,7 +62,7 @@ def sample_pool(strategy: Bonas, trials: Trials, seed: int) -> Pool:
 
 
 @task(name="retrain GCN", cache_policy=NO_CACHE)
-def retrain_predictor(problem: Problem, strategy: Bonas, trials: Trials, seed: int, path: Path) -> PredictorModel:
+def retrain_predictor(problem: Problem, strategy: Bonas, trials: Trials, seed: int, path: Location) -> PredictorModel:
     """Train the predictor of this round and store it with its regression; a stored one is not trained again."""
     with suppress(ModelError):  # missing or damaged: it can be had again
         model = read_model(path)
@@ -75,7 +74,7 @@ def retrain_predictor(problem: Problem, strategy: Bonas, trials: Trials, seed: i
     return model
 
 
-def predictor_path(folder: Path, trained_on: int, version: str) -> Path:
+def predictor_path(folder: Location, trained_on: int, version: str) -> Location:
     """Where the predictor of a version is stored; the file's own name is what the registry looks for."""
     return folder / f"{trained_on:06d}-{version}" / FILE_NAME
 
@@ -103,7 +102,7 @@ def score_and_pick(
 def train(
     problem: Problem,
     trial: Trial,
-    checkpoints: Path,
+    checkpoints: Location,
     progress: Callable[[int, Mapping[str, float]], None],
     started: Callable[[Trial], None],
 ) -> Trial:

@@ -21,6 +21,7 @@ from bonas_core.errors import ModelError, SettingsError
 from bonas_core.model import FILE_NAME, PredictorModel, read_model
 from bonas_core.report.analysis import honest_correlation
 from bonas_core.settings import Settings, leaves
+from bonas_core.storage import Location, local_folder
 from bonas_core.trials import Objective, Trial
 from tasks.workspace import default_tracking_uri, home
 
@@ -106,7 +107,7 @@ class Tracker:
         """Whether a predictor is registered already."""
         return version in self._published
 
-    def publish_predictor(self, path: Path, model: PredictorModel) -> None:
+    def publish_predictor(self, path: Location, model: PredictorModel) -> None:
         """Logs a predictor as a nested run and registers it as a model version, unless that has been done."""
         from mlflow.entities import Metric, Param, RunTag
         from mlflow.exceptions import MlflowException
@@ -127,7 +128,8 @@ class Tracker:
         metrics = losses + [Metric(key, value, now, 0) for key, value in figures.items()]
         parameters = [Param(key, str(value)) for key, value in model.settings.model_dump().items() if value is not None]
         self.client.log_batch(run.info.run_id, metrics[-_MANY:], parameters)
-        self.client.log_artifact(run.info.run_id, str(path), ARTIFACT_FOLDER)
+        with local_folder(path.parent) as folder:
+            self.client.log_artifact(run.info.run_id, str(folder / path.name), ARTIFACT_FOLDER)
         registered = registered_name(self.space)
         with suppress(MlflowException):  # it may be there already
             self.client.create_registered_model(registered)

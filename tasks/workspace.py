@@ -9,11 +9,31 @@ from pathlib import Path
 from typing import Any
 
 from bonas_core.errors import StoreError
-from bonas_core.storage import check_id, is_locked, make_folder, store_folder, write_whole
+from bonas_core.storage import (
+    Location,
+    check_id,
+    is_locked,
+    make_local_folder,
+    read_json,
+    refuse_links,
+    store_folder,
+    write_whole,
+)
+from bonas_core.trials import Objective
 
 SEARCH_FILE = "search.json"
 STATE_FILE = "state.json"
 SCHEMA = 1
+_MANIFEST = {
+    "uid": str,
+    "fingerprint": str,
+    "space": str,
+    "seed": int,
+    "settings": dict,
+    "objective": dict,
+    "versions": dict,
+    "mlflow": dict,
+}
 
 
 def home() -> Path:
@@ -28,7 +48,7 @@ def default_store() -> Path:
 
 def default_tracking_uri() -> str:
     """MLflow's tracking store where none is named: SQLite in the home folder."""
-    return f"sqlite:///{make_folder(home()) / 'mlflow.db'}"
+    return f"sqlite:///{make_local_folder(home()) / 'mlflow.db'}"
 
 
 def use_local_services() -> None:
@@ -62,9 +82,9 @@ def use_local_services() -> None:
 
 @dataclass(frozen=True)
 class SearchFolder:
-    """The folder of one search."""
+    """The folder of one search, on the disk or in S3."""
 
-    path: Path
+    path: Location
 
     @property
     def id(self) -> str:
@@ -72,32 +92,32 @@ class SearchFolder:
         return self.path.name
 
     @property
-    def trials(self) -> Path:
+    def trials(self) -> Location:
         """Parquet parts of the history."""
         return self.path / "trials"
 
     @property
-    def checkpoints(self) -> Path:
+    def checkpoints(self) -> Location:
         """Training state, one folder a trial."""
         return self.path / "checkpoints"
 
     @property
-    def predictors(self) -> Path:
+    def predictors(self) -> Location:
         """Fitted predictors, one file a version."""
         return self.path / "predictors"
 
     @property
-    def samplers(self) -> Path:
+    def samplers(self) -> Location:
         """What a sampler that learns has learnt, one file a state."""
         return self.path / "samplers"
 
     @property
-    def warm_start(self) -> Path:
+    def warm_start(self) -> Location:
         """The predictor that trainings start from, where there is one."""
         return self.path / "warm_start.safetensors"
 
     @property
-    def report(self) -> Path:
+    def report(self) -> Location:
         """Figures and the HTML report."""
         return self.path / "report"
 
@@ -115,8 +135,11 @@ class SearchFolder:
             known = ", ".join(folder.id for folder in searches(self.path.parent)) or "none"
             raise StoreError(f"search `{self.id}` is not in `{self.path.parent}`; searches there: {known}")
         try:
-            manifest = json.loads((self.path / SEARCH_FILE).read_text())
+            refuse_links(self.path)
+            manifest = read_json(self.path / SEARCH_FILE)
             schema = manifest["schema"]
+            if schema == SCHEMA:
+                _check_manifest(manifest)
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise StoreError(
                 f"search file `{self.path / SEARCH_FILE}` is damaged ({error}); restore it or start another"
@@ -129,7 +152,7 @@ class SearchFolder:
         """How the last process left the search: `state`, `reason` and the `budget` it worked to; empty if it never
         ran."""
         try:
-            return dict(json.loads((self.path / STATE_FILE).read_text()))
+            return read_json(self.path / STATE_FILE)
         except (OSError, ValueError, TypeError):
             return {}
 
@@ -150,6 +173,13 @@ class SearchFolder:
         write_whole(self.path / SEARCH_FILE, json.dumps({"schema": SCHEMA, **manifest}, indent=2).encode())
 
 
+def _check_manifest(manifest: dict[str, Any]) -> None:
+    for name, kind in _MANIFEST.items():
+        if not isinstance(manifest[name], kind):
+            raise ValueError(f"`{name}` is not a {kind.__name__}")
+    Objective(**manifest["objective"])
+
+
 def search_folder(search_id: str, store: str | None = None) -> SearchFolder:
     """The folder of a search by its id, in a store or the default one; it need not exist.
 
@@ -163,7 +193,7 @@ def search_folder(search_id: str, store: str | None = None) -> SearchFolder:
     return SearchFolder(path)
 
 
-def searches(store: Path) -> list[SearchFolder]:
+def searches(store: Location) -> list[SearchFolder]:
     """All searches of a store, by id."""
     folders = [SearchFolder(path) for path in sorted(store.iterdir())] if store.is_dir() else []
     return [folder for folder in folders if folder.exists() and not folder.path.is_symlink()]

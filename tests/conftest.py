@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, settings
+from s3_server import s3_server
 
 # by default an example that takes 200 ms fails its test, which says more about the machine than about the code
 settings.register_profile("bonas", deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -48,3 +49,18 @@ def _one_torch_thread() -> Iterator[None]:
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="session")
+def s3() -> Iterator[str]:
+    """URI of a bucket of a real S3-protocol server, with the options that lead to it."""
+    with s3_server() as address:
+        yield f"s3://bucket/{{}}?endpoint_override={address}&scheme=http"
+
+
+@pytest.fixture(params=["local", "s3"])
+def store(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """An empty store of each kind."""
+    if request.param == "local":
+        return str(tmp_path / "store")
+    return str(request.getfixturevalue("s3")).format(tmp_path.name)

@@ -7,7 +7,6 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
-from pathlib import Path
 from statistics import median
 
 from bonas_core.report.analysis import (
@@ -29,7 +28,7 @@ from bonas_core.report.analysis import (
     summary,
 )
 from bonas_core.spaces.base import SearchSpace
-from bonas_core.storage import make_folder, write_whole
+from bonas_core.storage import Location, make_folder, write_whole
 from bonas_core.trials import Objective, Trial, TrialState
 
 _LEADERS = 20
@@ -39,7 +38,7 @@ _NONE = "\N{EN DASH}"
 
 
 def write_report(
-    path: Path,
+    path: Location,
     *,
     title: str,
     trials: Sequence[Trial],

@@ -5,20 +5,14 @@ The file is safetensors, as predictors are; nothing is ever unpickled.
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
-from pathlib import Path
-
-import numpy as np
-from safetensors import SafetensorError, safe_open
-from safetensors.numpy import save
 
 from bonas_core.errors import ModelError
 from bonas_core.samplers.base import Learnt
-from bonas_core.storage import write_whole
+from bonas_core.storage import Location
+from bonas_core.tensors import read_tensors, write_tensors
 
 FORMAT = 1
-_LARGEST = 1 << 30  # bytes of a file; ours are about a megabyte
 
 
 @dataclass(frozen=True)
@@ -30,29 +24,24 @@ class SamplerState:
     seen: int
     learnt: Learnt
 
-    def write(self, path: Path) -> None:
+    def write(self, path: Location) -> None:
         """Writes the file, whole or not at all."""
         described = {"format": FORMAT, "version": self.version, "seen": self.seen}
-        arrays = {name: np.ascontiguousarray(array) for name, array in self.learnt.items()}
-        write_whole(path, save(arrays, metadata={"bonas": json.dumps(described)}))
+        write_tensors(path, described, self.learnt)
 
 
-def read_state(path: Path) -> SamplerState:
+def read_state(path: Location) -> SamplerState:
     """Reads a file that `SamplerState.write` wrote.
 
     Raises:
         ModelError: the file is missing, damaged, or something else.
     """
     try:
-        if path.stat().st_size > _LARGEST:
-            raise ValueError("it is larger than any")
-        with safe_open(path, framework="numpy") as file:
-            described = json.loads((file.metadata() or {})["bonas"])
-            learnt = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a mapping
+        described, learnt = read_tensors(path)
         if described["format"] != FORMAT:
             raise ValueError(f"its format is {described['format']}, this release reads {FORMAT}")
         return SamplerState(str(described["version"]), int(described["seen"]), learnt)
-    except (SafetensorError, OSError, KeyError, ValueError, TypeError) as error:
+    except (OSError, KeyError, ValueError, TypeError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise ModelError(
             f"`{path}` is not the state of a sampler ({reason}); remove it, and it is made again"

@@ -185,7 +185,9 @@ def test_a_store_that_is_not_writable(
 
 
 def test_a_store_of_another_kind(refused: Callable[..., str]) -> None:
-    assert "folders and file://" in refused("search", "quickstart", "--store", "gopher://bucket/searches")
+    assert "only folders, file:// and s3:// URIs" in refused(
+        "search", "quickstart", "--store", "gopher://bucket/searches"
+    )
 
 
 @pytest.mark.parametrize("name", ["../escape", "a/b", "/etc", ".", "..", "", "-x" * 60, "a\nb", ".hidden"])

@@ -219,7 +219,7 @@ def test_a_truncated_part_is_refused_by_name(keep: float, tmp_path: Path):
     with pytest.raises(StoreError) as caught:
         history.trials()
     assert f"history part `{part}` cannot be read (" in str(caught.value)
-    assert "move it away, its trials will be redone" in str(caught.value)
+    assert "it sets the part aside and does its trials again" in str(caught.value)
     assert "\n" not in str(caught.value)
 
 
@@ -266,16 +266,16 @@ def test_files_that_are_no_parts_are_ignored(tmp_path: Path):
 def test_a_part_that_is_compacted_away_while_it_is_read_is_not_missed(tmp_path: Path, monkeypatch):
     history = filled(tmp_path)
     before = history.trials()
-    read, calls = module._read_part, []
+    read, calls = module.read_part, []
 
     def slow(path: Path) -> pa.Table:
         calls.append(path)
         if len(calls) == 2:
-            monkeypatch.setattr(module, "_read_part", read)
+            monkeypatch.setattr(module, "read_part", read)
             TrialHistory(tmp_path).compact()  # as the writer does in another process
         return read(path)
 
-    monkeypatch.setattr(module, "_read_part", slow)
+    monkeypatch.setattr(module, "read_part", slow)
     assert history.trials() == before
 
 
@@ -284,3 +284,49 @@ def test_a_part_that_cannot_be_opened_is_refused_by_name(tmp_path: Path):
     (tmp_path / "trial-000099.parquet").symlink_to(tmp_path / "nowhere")
     with pytest.raises(StoreError, match=r"trial-000099\.parquet` cannot be opened; remove it"):
         history.trials()
+
+
+def test_parts_stay_few_and_rows_are_rewritten_seldom(tmp_path: Path, monkeypatch):
+    monkeypatch.setattr(module, "_COMPACT_AT", 8)
+    written, whole = [], module.write_whole
+
+    def counting(path: Path, data: bytes) -> None:
+        if path.name.startswith("compacted"):
+            written.append(pq.ParquetFile(pa.BufferReader(data)).metadata.num_rows)
+        whole(path, data)
+
+    monkeypatch.setattr(module, "write_whole", counting)
+    history, most = TrialHistory(tmp_path), 0
+    for trial in range(300):
+        history.propose([proposed(trial, trial)])
+        history.finish(done(trial, trial))
+        history.compact_if_large()
+        most = max(most, len(list(tmp_path.iterdir())))
+    assert most <= 9 + 7  # small parts, and merged ones of 5 * 2^k trials
+    assert sum(written) < 300 * 9
+    assert [trial.trial for trial in history.trials()] == list(range(300))
+    assert all(trial.state is TrialState.DONE for trial in history.trials())
+
+
+def test_parts_are_not_read_again_while_a_search_records(tmp_path: Path, monkeypatch):
+    history = filled(tmp_path)
+    history.compact_if_large()
+    reads, listings = [], []
+    monkeypatch.setattr(module, "read_part", reads.append)
+    monkeypatch.setattr(TrialHistory, "parts", listings.append)
+    history.propose([proposed(6, 3)])
+    history.finish(done(6, 3))
+    history.compact_if_large()
+    assert (reads, listings) == ([], [])
+
+
+def test_of_different_results_of_a_trial_the_first_by_name_counts(tmp_path: Path):
+    history = TrialHistory(tmp_path)
+    history.finish(done(0))
+    history.finish(done(1))
+    history.compact()
+    history.finish(done(1).with_changes(objective=0.9))
+    assert [trial.objective for trial in history.trials()] == [0.0, 0.1]
+    history.compact()
+    assert [trial.objective for trial in history.trials()] == [0.0, 0.1]
+    assert len(list(tmp_path.iterdir())) == 1

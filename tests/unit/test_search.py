@@ -146,21 +146,53 @@ def test_a_search_killed_while_evaluating_does_that_trial_again(tmp_path: Path):
     assert timeless(history.trials()) == expected
 
 
-@pytest.mark.parametrize(("lost", "missing", "found"), [("*000003*", 3, 4), ("compacted*", 0, 6)])
-def test_a_history_with_a_gap_is_refused(lost: str, missing: int, found: int, tmp_path: Path):
+@pytest.mark.parametrize("name", ["evolution", "bonas in batches"])
+@pytest.mark.parametrize("lost", ["*-000004*", "*00000[47]*", "round-*", "*00000[0345678]*", "compacted*"])
+def test_what_is_lost_is_proposed_again_and_what_is_left_is_not_evaluated_again(
+    lost: str, name: str, tmp_path: Path, monkeypatch
+):
     history = TrialHistory(tmp_path)
-    run(toy_problem(6, method={"name": "random"}), history)
-    if lost.startswith("compacted"):
+    if lost == "compacted*":
+        run(toy_problem(5, **STRATEGIES[name]), history)
         history.compact()
-        run(toy_problem(8, method={"name": "random"}), history)
+    whole = run(toy_problem(12, **STRATEGIES[name]), history).rows
     for part in tmp_path.glob(lost):
         part.unlink()
+    left = {trial.seed for trial in history.trials() if trial.state.is_finished}
+    evaluated, evaluate_toy = [], ToyEvaluator.evaluate
+    monkeypatch.setattr(
+        ToyEvaluator,
+        "evaluate",
+        lambda self, a, context: evaluated.append(context.seed) or evaluate_toy(self, a, context),
+    )
+    assert timeless(run(toy_problem(12, **STRATEGIES[name]), history).rows) == timeless(whole)
+    assert timeless(history.trials()) == timeless(whole)
+    assert sorted(evaluated) == sorted(trial.seed for trial in whole if trial.seed not in left)
+
+
+def test_a_gap_in_an_asynchronous_history_is_refused(tmp_path: Path):
+    history = TrialHistory(tmp_path)
+    asynchronous = {"method": {"name": "random"}, "dispatch": {"mode": "asynchronous", "backend": "thread", "slots": 2}}
+    run(toy_problem(9, **asynchronous), history)
+    for part in tmp_path.glob("*000003*"):
+        part.unlink()
     with pytest.raises(StoreError) as caught:
-        run(toy_problem(9, method={"name": "random"}), history)
+        run(toy_problem(9, **asynchronous), history)
     assert str(caught.value) == (
-        f"history `{tmp_path}` holds trial {found} but not trial {missing}; "
+        f"history `{tmp_path}` holds trial 8 but not trial 3; "
         "put back the part that was moved away, or start another search"
     )
+
+
+def test_a_recorded_trial_that_cannot_follow_what_is_lost_is_refused(tmp_path: Path):
+    history, method = TrialHistory(tmp_path), {"name": "random", "batch": 2}
+    run(toy_problem(8, method=method), history)
+    fifth = history.trials()[4]
+    for part in tmp_path.glob("*00000[45]*"):
+        part.unlink()
+    history.finish(fifth.with_changes(seed=5))
+    with pytest.raises(StoreError, match=r"trial 4 is recorded as `.*`, but after what is lost it would be `.*`; put"):
+        run(toy_problem(8, method=method), history)
 
 
 def test_a_result_that_is_lost_is_found_again(tmp_path: Path):
