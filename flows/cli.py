@@ -11,7 +11,6 @@ import json
 import logging
 import os
 import shutil
-import signal
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
@@ -19,6 +18,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 import typer
 
 from bonas_core.errors import BonasError, InputError, SearchError, SettingsError
+from flows.interruption import install
 
 if TYPE_CHECKING:
     from bonas_core.settings import Settings
@@ -38,6 +38,7 @@ app.add_typer(data_app, name="data")
 Store = Annotated[str | None, typer.Option("--store", help="Folder of searches; by default ./.bonas/searches.")]
 Overrides = Annotated[list[str] | None, typer.Option("--set", help="A setting as name=value; may be repeated.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
+_WAITING_SHOWN = 5
 SearchId = Annotated[str, typer.Argument(metavar="ID", help="The search's id; `bonas list` shows them.")]
 
 
@@ -223,7 +224,7 @@ def check(name: Annotated[str, typer.Argument(metavar="NAME", help="Data set, fo
 
 def main() -> NoReturn:
     """Runs the command line and exits."""
-    signal.signal(signal.SIGTERM, _interrupt)
+    install()
     sys.exit(_exit_code(sys.argv[1:]))
 
 
@@ -257,10 +258,6 @@ def _exit_code(arguments: list[str]) -> int:
 def _complain(error: object, code: int) -> int:
     print("bonas: " + " ".join(str(error).split("\n")), file=sys.stderr)
     return code
-
-
-def _interrupt(number: int, frame: object) -> NoReturn:
-    raise KeyboardInterrupt
 
 
 def _run(settings: Settings, search_id: str, as_json: bool) -> None:
@@ -342,6 +339,10 @@ def _print_search(shown: dict[str, Any]) -> None:
     print(f"objective     {shown['objective']['name']}, {shown['objective']['direction']}")
     counts = ", ".join(f"{count} {state}" for state, count in trials.items() if count)
     print(f"trials        {counts or 'none'}; {shown['evaluations']} evaluations, {shown['distinct']} distinct")
+    for wait in shown["waiting"][:_WAITING_SHOWN]:
+        print(f"  trial {wait['trial']} waits {wait['reason']}")
+    if len(shown["waiting"]) > _WAITING_SHOWN:
+        print(f"  ... and {len(shown['waiting']) - _WAITING_SHOWN} more wait; --json prints all")
     if best is not None:
         print(f"best cell     {best['architecture']}")
         print(f"  objective   {best['objective']:.4f}{unit} (trial {best['trial']})")

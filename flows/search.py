@@ -14,30 +14,29 @@ from __future__ import annotations
 
 import shutil
 import time
-from collections.abc import Callable
-from functools import partial
 from typing import Any
 
 from prefect import flow
 from prefect.runtime import flow_run
 from prefect.settings import PREFECT_FLOWS_HEARTBEAT_FREQUENCY, temporary_settings
-from prefect.states import State
-from prefect.task_runners import ThreadPoolTaskRunner
 
 from bonas_core.bonas import Bonas
 from bonas_core.build import Problem
 from bonas_core.errors import SearchLockedError
 from bonas_core.history import TrialHistory
-from bonas_core.search import SearchLog, StopRule, failed, next_step
+from bonas_core.search import SearchLog, StopRule, next_step
 from bonas_core.settings import Settings
 from bonas_core.storage import make_folder, remove_unfinished, single_writer
 from bonas_core.strategy import Proposal
 from bonas_core.trials import Trial
 from flows.artifacts import Artifacts
+from flows.dispatch import Dispatcher
+from flows.interruption import raise_if_requested
 from flows.observer import current_observer
 from flows.opening import check_openable, default_id, keep_warm_start, manifest, new_uid
 from flows.publishing import Publisher
 from flows.reporting import short_form, write_search_report
+from tasks.assignment import Assignment
 from tasks.stages import (
     embed,
     predictor_path,
@@ -46,7 +45,6 @@ from tasks.stages import (
     retrain_predictor,
     sample_pool,
     score_and_pick,
-    train,
     update_sampler,
 )
 from tasks.workspace import SearchFolder, search_folder
@@ -114,7 +112,7 @@ class SearchRun:
         self.log = SearchLog(problem, self.history)
         self.clear()
         self.rule = StopRule(problem)
-        self._began: dict[int, float] = {}
+        self.dispatcher = Dispatcher(problem, folder, self.observer)
         self.artifacts = Artifacts(folder.id, problem.objective, settings.budget.trials)
         self.observer.started(folder.id, settings, self.log)
 
@@ -122,40 +120,44 @@ class SearchRun:
         """Removes what a killed process left behind: half-written files, training state of trials that are recorded."""
         remove_unfinished(self.folder.path)
         wanted = {str(trial.trial) for trial in self.log.pending}
-        for path in self.folder.checkpoints.glob("*"):
+        for path in (*self.folder.checkpoints.glob("*"), *self.folder.path.glob("dispatch/*")):
             if path.name not in wanted:
                 shutil.rmtree(path, ignore_errors=True)
 
     def until_done(self) -> str:
         """Runs rounds until the budget is spent; says why it stopped."""
-        slots = self.settings.dispatch.slots if self.settings.dispatch.backend == "thread" else 1
-        round_flow = self.bo_round.with_options(task_runner=ThreadPoolTaskRunner(max_workers=slots))
         # a subflow's own heartbeat thread costs it a second; the search's heartbeat speaks for all its rounds
-        with temporary_settings({PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None}):
+        with self.dispatcher, temporary_settings({PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None}):
             while True:
+                raise_if_requested()
                 step = next_step(self.problem, self.log, self.rule)
                 if step.stop:
                     return step.stop
                 number = step.evaluate[0].round if step.evaluate else self.log.rounds
-                if not round_flow(self.folder.id, number):
+                if not self.bo_round(self.folder.id, number):
                     return "the space has no more architectures"
                 self.artifacts.update(self.log)
 
     @flow(name="bo_round", flow_run_name="{search_id} · round {number}")
     def bo_round(self, search_id: str, number: int) -> int:
-        """One BO round: choose, unless the round was begun before; train; record. Returns how many trials it ended."""
+        """One BO round: choose, unless the round was begun before; train; record. Returns how many trials it ended.
+
+        In synchronous mode it ends when all its trials have; in asynchronous mode when the first trial in flight has,
+        whichever round that was proposed in.
+        """
         step = next_step(self.problem, self.log, self.rule)
-        trials = step.evaluate
         if step.propose:
             begin = time.perf_counter()
             proposals = self.choose(step.propose)
-            if not proposals:
-                return 0
-            trials = self.log.propose(proposals, time.perf_counter() - begin)
-        submitted = [(trial, self.train(trial)) for trial in trials]
-        for trial, ended in submitted:
-            self.record(trial, ended())
-        return len(trials)
+            if proposals:
+                self.log.propose(proposals, time.perf_counter() - begin)
+        pending = self.log.pending
+        for trial in pending:
+            self.dispatcher.submit(trial, self.run_name(trial))
+        ends = pending if self.settings.dispatch.mode == "synchronous" else pending[:1]
+        for _ in ends:
+            self.record(self.dispatcher.wait())
+        return len(ends)
 
     def choose(self, count: int) -> list[Proposal]:
         """Asks the strategy for the next trials, stage by stage where it has stages."""
@@ -176,43 +178,18 @@ class SearchRun:
         embedded = embed(strategy, trials, pool, fitted)
         return score_and_pick(strategy, trials, embedded, fitted, count, seed)
 
-    def train(self, trial: Trial) -> Callable[[], State[Trial]]:
-        """Starts a trial in a slot; what it returns waits for its end. With one slot it runs when it is waited for."""
+    def run_name(self, trial: Trial) -> str:
+        """What the run of a trial is called in Prefect."""
         operations = self.problem.space.architecture(self.log.trials.genotypes[trial.trial]).operations
-        name = f"trial {trial.trial} · {short_form(operations)}"
-        task = train.with_options(task_run_name=name, retries=self.settings.dispatch.retries)
-        arguments = (
-            self.problem,
-            trial,
-            self.folder.checkpoints / str(trial.trial),
-            partial(self.observer.epoch, trial),
-            self.started,
-        )
-        if self.settings.dispatch.backend == "inline":
-            return partial(task, *arguments, return_state=True)
-        future = task.submit(*arguments)
+        return f"trial {trial.trial} · {short_form(operations)}"
 
-        def wait() -> State[Trial]:
-            future.wait()
-            return future.state
-
-        return wait
-
-    def started(self, trial: Trial) -> None:
-        """Notes when the first attempt of a trial began."""
-        self._began.setdefault(trial.trial, time.perf_counter())
-        self.observer.trial_started(trial)
-
-    def record(self, trial: Trial, state: State[Trial]) -> None:
+    def record(self, trial: Trial) -> None:
         """Records how a trial ended, then forgets its training state."""
-        result = state.result(raise_on_failure=False)
-        if isinstance(result, BaseException):
-            cost = time.perf_counter() - self._began[trial.trial]
-            result = failed(trial, result, self.settings.dispatch.retries + 1, cost)
-        record.with_options(task_run_name=f"record trial {trial.trial} · {result.state}")(self.log, result)
+        record.with_options(task_run_name=f"record trial {trial.trial} · {trial.state}")(self.log, trial)
         shutil.rmtree(self.folder.checkpoints / str(trial.trial), ignore_errors=True)
+        Assignment.of(self.folder.path, trial.trial).remove()
         self.history.compact_if_large()
-        self.observer.trial_finished(result)
+        self.observer.trial_finished(trial)
 
     def close(self, state: str) -> None:
         """Publishes what is left, writes the report, leaves the last artifacts."""
