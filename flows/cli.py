@@ -203,6 +203,41 @@ def benchmark(
     print(run_benchmark(name, space, seeds, chosen, jobs or os.cpu_count() or 1, overrides or [], out))
 
 
+@app.command()
+def up(
+    port: Annotated[int, typer.Option(min=1, max=65_535, help="Of Prefect's server and UI.")] = 4200,
+    mlflow_port: Annotated[int, typer.Option(min=1, max=65_535, help="Of MLflow's server and UI.")] = 5000,
+    slots: Annotated[int, typer.Option(min=1, max=1024, help="Trials at a time on the work pool.")] = 2,
+) -> None:
+    """Run Prefect's server, its workers and MLflow's UI on this machine, until Ctrl-C."""
+    import time
+
+    _use_local_services()
+    from flows.services import addresses, running
+
+    with running(port, mlflow_port, slots) as services:
+        print("\n".join(addresses(port, mlflow_port)), flush=True)
+        while True:
+            for service in services:
+                told = service.keep_alive()
+                if told:
+                    print(f"warning: {told}", file=sys.stderr)
+            time.sleep(1)
+
+
+@app.command()
+def deploy(
+    slots: Annotated[int | None, typer.Option(min=1, max=1024, help="Trials at a time on the work pool.")] = None,
+    searches: Annotated[int | None, typer.Option(min=1, max=1024, help="Flows at a time on the work pool.")] = None,
+    worker_type: Annotated[str, typer.Option(help="Of new work pools: process, docker, kubernetes, ...")] = "process",
+) -> None:
+    """Make work pools, limits and deployments on the Prefect server that PREFECT_API_URL names."""
+    _use_local_services()
+    from flows.services import deploy as deployed
+
+    print("\n".join(deployed(slots, searches, worker_type)))
+
+
 @data_app.command()
 def prepare(
     name: Annotated[str, typer.Argument(metavar="NAME", help="Data set, for instance nasbench201.")],

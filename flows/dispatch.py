@@ -15,6 +15,7 @@ However a trial is evaluated, its outcome depends on the trial alone, so all bac
 from __future__ import annotations
 
 import queue
+from collections import Counter
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from importlib import import_module
@@ -27,7 +28,7 @@ from prefect.states import State
 from prefect.task_runners import TaskRunner, ThreadPoolTaskRunner
 
 from bonas_core.build import Problem
-from bonas_core.errors import SettingsError
+from bonas_core.errors import BonasError, SettingsError
 from bonas_core.settings import DispatchSettings
 from bonas_core.trials import Trial
 from flows.interruption import raise_if_requested
@@ -35,9 +36,14 @@ from flows.observer import Observer
 from tasks.assignment import Assignment
 from tasks.stages import TrialFailedError, train_here, train_in_child
 from tasks.supervisor import stop_idle_trainers
+from tasks.workpool import check_deployment, train_on_work_pool
 from tasks.workspace import SearchFolder
 
 _EXTRAS = {"dask": ("prefect_dask", "DaskTaskRunner"), "ray": ("prefect_ray", "RayTaskRunner")}
+
+
+_LOSSES = 10
+"""A trial whose cluster worker dies so often is not lost by chance."""
 
 
 class Dispatcher:
@@ -55,12 +61,15 @@ class Dispatcher:
         self._folder = folder
         self._observer = observer
         self._stop = Event()
-        self._flying: dict[int, Trial] = {}
+        self._flying: dict[int, tuple[Trial, str]] = {}
+        self._losses: Counter[int] = Counter()
         self._ended: queue.Queue[tuple[int, Callable[[], State[Trial]]]] = queue.Queue()
         self._stack = ExitStack()
         self._runner: TaskRunner[Any] | None = None
 
     def __enter__(self) -> Self:
+        if self._settings.backend == "work-pool":
+            check_deployment(self._settings.deployment)
         if self._settings.backend != "inline":
             self._runner = self._stack.enter_context(task_runner(self._settings))
         return self
@@ -76,8 +85,8 @@ class Dispatcher:
         """Has a trial evaluated, unless it is in flight already; `name` is what its run is called."""
         if trial.trial in self._flying:
             return
-        self._flying[trial.trial] = trial
-        task, arguments = self._work(trial)
+        self._flying[trial.trial] = trial, name
+        task, arguments = self._work(trial, name)
         task = task.with_options(task_run_name=name)
         if self._runner is None:
             self._ended.put((trial.trial, lambda: task(**arguments, return_state=True)))
@@ -87,17 +96,26 @@ class Dispatcher:
 
     def wait(self) -> Trial:
         """The next trial to end; with the inline back end it is evaluated now."""
-        number, state = self._ended.get()
-        result = state().result(raise_on_failure=False)
-        del self._flying[number]
-        if isinstance(result, TrialFailedError):
-            return result.trial
-        if isinstance(result, BaseException):
-            raise result
-        assert isinstance(result, Trial)
-        return result
+        while True:
+            number, state = self._ended.get()
+            result = state().result(raise_on_failure=False)
+            trial, name = self._flying.pop(number)
+            if isinstance(result, TrialFailedError):
+                return result.trial
+            if isinstance(result, Trial):
+                return result
+            assert isinstance(result, BaseException)
+            self._losses[number] += 1
+            if (
+                self._settings.backend not in _EXTRAS
+                or isinstance(result, BonasError)
+                or self._losses[number] > _LOSSES
+            ):
+                raise result
+            self._observer.warning(f"trial {number}: a worker of the cluster died ({result}); it is evaluated again")
+            self.submit(trial, name)
 
-    def _work(self, trial: Trial) -> tuple[Any, dict[str, Any]]:
+    def _work(self, trial: Trial, name: str) -> tuple[Any, dict[str, Any]]:
         """The task that evaluates a trial, and its arguments."""
         heard = self._heard(trial)
         if self._settings.backend in ("inline", "thread"):
@@ -108,6 +126,9 @@ class Dispatcher:
         assignment.write_order(self._problem.settings, trial)
         if self._settings.backend == "process":
             return train_in_child, {"assignment": assignment, "heard": heard, "stop": self._stop}
+        if self._settings.backend == "work-pool":
+            arguments = {"assignment": assignment, "run_name": f"{self._folder.id} · {name}", "heard": heard}
+            return train_on_work_pool, {**arguments, "stop": self._stop, "warn": self._observer.warning}
         return train_in_child, {"assignment": assignment}
 
     def _heard(self, trial: Trial) -> Callable[[Mapping[str, Any]], None]:

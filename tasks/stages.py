@@ -113,7 +113,8 @@ class TrialFailedError(Exception):
         return f"trial {self.trial.trial} {self.trial.state}: {self.trial.error}"
 
 
-def _unless_failed(trial: Trial) -> Trial:
+def unless_failed(trial: Trial) -> Trial:
+    """The trial, or TrialFailedError if it FAILED."""
     if trial.state is TrialState.FAILED:
         raise TrialFailedError(trial)
     return trial
@@ -146,7 +147,7 @@ def train_here(problem: Problem, trial: Trial, checkpoints: Path, heard: Heard, 
     place = taken(slots, holder, stopped=stopped) if slots[0].gpu else nullcontext((slots[0], -1))
     with place as (slot, _):
         make_folder(checkpoints)
-        return _unless_failed(
+        return unless_failed(
             search.evaluate_with_retries(
                 problem.evaluator,
                 trial,
@@ -167,7 +168,7 @@ def train_in_child(assignment: Assignment, heard: Heard = ignore, stop: Event | 
     Raises:
         TrialFailedError: its last attempt failed.
     """
-    return _unless_failed(train_in_own_process(assignment, heard, stop))
+    return unless_failed(train_in_own_process(assignment, heard, stop))
 
 
 @task(name="record", cache_policy=NO_CACHE)

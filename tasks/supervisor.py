@@ -82,6 +82,7 @@ def _trained(
             slot,
             descriptor,
         ):
+            assignment.write_status("training", attempt=attempt, slot=slot.name)
             request = {
                 "search": str(assignment.search),
                 "trial": trial.trial,
