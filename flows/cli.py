@@ -260,7 +260,16 @@ def check(name: Annotated[str, typer.Argument(metavar="NAME", help="Data set, fo
 def main() -> NoReturn:
     """Runs the command line and exits."""
     install()
-    sys.exit(_exit_code(sys.argv[1:]))
+    code = _exit_code(sys.argv[1:])
+    if _abandoned:  # Prefect would try for minutes to deliver what it has to say
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+    sys.exit(code)
+
+
+_abandoned: list[str] = []
+"""Why Prefect's server did not hear how a search ended."""
 
 
 # typer's own errors: the base class of its public BadParameter, wherever the installed version keeps it
@@ -329,6 +338,7 @@ def _call_flow(settings: Settings, folder: SearchFolder) -> None:
 
     make_folder(home())  # Prefect makes its own folder in it, but no parents
     from flows.search import search as search_flow
+    from tasks.outage import is_outage
 
     try:
         search_flow(settings, search_id=folder.id)
@@ -336,6 +346,10 @@ def _call_flow(settings: Settings, folder: SearchFolder) -> None:
         raise
     except Exception as error:
         logging.getLogger("bonas").debug("search failed", exc_info=True)
+        if folder.state() in ("finished", "paused") and is_outage(error):
+            print("warning: Prefect's server is away; it does not know how this search ended", file=sys.stderr)
+            _abandoned.append(str(error))
+            return
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise SearchError(
             f"search `{folder.id}` stopped: {type(error).__name__}: {reason}; "

@@ -37,7 +37,7 @@ _ASK_EVERY_S = 2.0  # Prefect
 _ASK_WORKERS_EVERY_S = 15.0
 _UNHELD_S = 10.0
 """A run that is RUNNING takes the trial's lock within a second; one that has not so much later is dead."""
-_PENDING_S = 180.0
+_PENDING_S = 60.0
 """A worker that took a run and died leaves it PENDING. One that only is slow does no harm: the second trainer of a
 trial waits for the first."""
 _DEATHS = 10
