@@ -2,8 +2,8 @@
 
     .venv/bin/python benchmarks/dispatch.py [--trials 12] [--backends thread,process,dask,ray]
 
-Overhead: trials that take no time, one slot; the first includes the start of processes or cluster. Slots: the same search
-over real trainings with q = 1 and q = 2, each training in a process of its own. Dask and Ray need their extras.
+Overhead: trials that take no time, one slot; the first includes the start of processes or cluster. Slots: a search
+over real trainings with q = 1 and with q = 2, each training in a process of its own. Dask and Ray need their extras.
 """
 
 from __future__ import annotations
