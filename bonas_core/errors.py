@@ -41,3 +41,11 @@ class SearchError(BonasError):
 
 class TrainingDivergedError(BonasError):
     """A training left the range of numbers (NaN or infinite loss); the trial ends DIVERGED."""
+
+
+class TrialTimeoutError(BonasError):
+    """An attempt at a trial took longer than it may."""
+
+
+class TrialStoppedError(BonasError):
+    """A trial was given up because its search is stopping; it is evaluated when the search goes on."""

@@ -18,8 +18,8 @@ from pathlib import Path
 import numpy as np
 
 from bonas_core.build import Problem
-from bonas_core.errors import StoreError, TrainingDivergedError
-from bonas_core.evaluators.base import ClosedEvaluator, EvaluationContext
+from bonas_core.errors import StoreError, TrainingDivergedError, TrialStoppedError, TrialTimeoutError
+from bonas_core.evaluators.base import ClosedEvaluator, EvaluationContext, Evaluator
 from bonas_core.history import TrialHistory
 from bonas_core.randomness import Purpose, derived_seed
 from bonas_core.spaces.base import Genotypes
@@ -251,12 +251,12 @@ def next_step(problem: Problem, log: SearchLog, rule: StopRule) -> Step:
 
 
 def evaluate(
-    problem: Problem,
+    evaluator: Evaluator,
     trial: Trial,
     attempt: int = 1,
     device: str = "cpu",
     checkpoints: Location | None = None,
-    progress: Callable[[int, Mapping[str, float]], None] | None = None,
+    progress: Progress | None = None,
 ) -> Trial:
     """Evaluates one trial once.
 
@@ -269,14 +269,15 @@ def evaluate(
     Raises:
         Exception: whatever the evaluator raised, a divergence excepted; the caller may try again or record `failed`.
     """
-    space = problem.space
+    space = evaluator.space
     started, begin = datetime.now(UTC), time.perf_counter()
     architecture = space.architecture(space.parse([trial.architecture])[0])
-    common = {"attempt": attempt, "device": device, "started_at": started}
+    # which of several equal GPUs it was decides nothing, and would differ between replays
+    common = {"attempt": attempt, "device": device.partition(":")[0], "started_at": started}
     try:
         with _training_folder(checkpoints, progress or _ignore) as (folder, told):
             context = EvaluationContext(trial.seed, device, folder, told)
-            outcome = problem.evaluator.evaluate(architecture, context)
+            outcome = evaluator.evaluate(architecture, context)
     except TrainingDivergedError as error:
         ended = {"cost_s": time.perf_counter() - begin, "finished_at": datetime.now(UTC)}
         return trial.with_changes(state=TrialState.DIVERGED, error=str(error), **common, **ended)
@@ -293,9 +294,7 @@ def _ignore(epoch: int, metrics: Mapping[str, float]) -> None:
 
 
 @contextmanager
-def _training_folder(
-    checkpoints: Location | None, progress: Callable[[int, Mapping[str, float]], None]
-) -> Iterator[tuple[Path | None, Callable[[int, Mapping[str, float]], None]]]:
+def _training_folder(checkpoints: Location | None, progress: Progress) -> Iterator[tuple[Path | None, Progress]]:
     if checkpoints is None or isinstance(checkpoints, Path):
         yield checkpoints, progress
         return
@@ -312,8 +311,86 @@ def failed(trial: Trial, error: BaseException, attempts: int, cost_s: float) -> 
     """The trial as it is recorded when its last attempt has raised `error`; all attempts took `cost_s` seconds."""
     text = str(error).strip().splitlines()
     message = f"{type(error).__name__}: {text[0]}" if text else type(error).__name__
+    if is_out_of_memory(error):
+        message = f"out of memory: {message}"
     ended = {"attempt": attempts, "cost_s": cost_s, "finished_at": datetime.now(UTC)}
     return trial.with_changes(state=TrialState.FAILED, error=message, **ended)
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an error says that memory ran out, of the machine or of a GPU."""
+    # torch has a class of its own for GPUs, and raises RuntimeError on CPUs
+    named = isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError"
+    return named or "can't allocate memory" in str(error)
+
+
+Progress = Callable[[int, Mapping[str, float]], None]
+
+
+def evaluate_with_retries(
+    evaluator: Evaluator,
+    trial: Trial,
+    retries: int,
+    *,
+    first: int = 1,
+    timeout_s: float | None = None,
+    device: str = "cpu",
+    checkpoints: Location | None = None,
+    progress: Progress = lambda epoch, figures: None,
+    attempting: Callable[[int], None] = lambda attempt: None,
+) -> Trial:
+    """Evaluates one trial, again after an error, up to `retries` times.
+
+    Args:
+        evaluator: evaluates the trial.
+        trial: a proposed trial.
+        retries: attempts after the first.
+        first: number of the first attempt; larger than 1 where others were made before.
+        timeout_s: seconds that an attempt may take; seen to after every epoch.
+        device: a torch device.
+        checkpoints: folder for training state; attempts go on from the one before.
+        progress: called after every epoch; may raise TrialStoppedError, which is not tried again.
+        attempting: called with the number of every attempt as it begins.
+
+    Returns:
+        the trial, DONE, DIVERGED or FAILED.
+
+    Raises:
+        StoreError: a file cannot be written. A full disk is no fault of the trial: the search stops, and goes on once
+            there is room.
+    """
+    begin = time.perf_counter()
+    attempt = first
+    while True:
+        attempting(attempt)
+        try:
+            watched = _watched(progress, timeout_s)
+            return evaluate(evaluator, trial, attempt, device, checkpoints, watched)
+        except (TrialStoppedError, StoreError):
+            raise
+        except Exception as error:
+            if attempt > retries:
+                return failed(trial, error, attempt, time.perf_counter() - begin)
+        attempt += 1
+
+
+def _watched(progress: Progress, timeout_s: float | None) -> Progress:
+    """The callback, which raises once an attempt that begins now has taken too long."""
+    if timeout_s is None:
+        return progress
+    deadline = time.monotonic() + timeout_s
+
+    def watched(epoch: int, figures: Mapping[str, float]) -> None:
+        progress(epoch, figures)
+        if time.monotonic() > deadline:
+            raise TrialTimeoutError(timed_out(timeout_s))
+
+    return watched
+
+
+def timed_out(timeout_s: float) -> str:
+    """What is recorded of an attempt that took too long."""
+    return f"the attempt took longer than dispatch.trial_timeout, {timeout_s:g} s"
 
 
 def run(
@@ -345,28 +422,23 @@ def run(
         step = next_step(problem, log, rule)
         if step.stop:
             return log
-        for trial in step.evaluate:
-            finished = _attempts(problem, trial, settings.dispatch.retries + 1, checkpoints)
+        due = step.evaluate
+        if step.propose:
+            begin = time.perf_counter()
+            proposals = problem.strategy.propose(log.trials, step.propose, settings.seed)
+            if proposals:
+                log.propose(proposals, time.perf_counter() - begin)
+                continue
+            due = log.pending  # the space has no more
+            if not due:
+                return log
+        for trial in due:
+            folder = None if checkpoints is None else make_folder(checkpoints / str(trial.trial))
+            dispatch = settings.dispatch
+            finished = evaluate_with_retries(
+                problem.evaluator, trial, dispatch.retries, timeout_s=dispatch.trial_timeout, checkpoints=folder
+            )
             log.finish(finished)
             on_trial(finished)
             if history is not None:
                 history.compact_if_large()
-        if step.propose:
-            begin = time.perf_counter()
-            proposals = problem.strategy.propose(log.trials, step.propose, settings.seed)
-            if not proposals:
-                return log
-            log.propose(proposals, time.perf_counter() - begin)
-
-
-def _attempts(problem: Problem, trial: Trial, attempts: int, checkpoints: Location | None) -> Trial:
-    folder = None if checkpoints is None else make_folder(checkpoints / str(trial.trial))
-    begin = time.perf_counter()
-    for attempt in range(1, attempts + 1):
-        try:
-            return evaluate(problem, trial, attempt, checkpoints=folder)
-        except StoreError:
-            raise  # a full disk is no fault of the trial: the search stops, and goes on once there is room
-        except Exception as error:
-            last = failed(trial, error, attempt, time.perf_counter() - begin)
-    return last

@@ -243,16 +243,30 @@ class BudgetSettings(_Model):
 class DispatchSettings(_Model):
     """Where and how trials are evaluated."""
 
-    backend: Literal["inline", "thread"] = Field("inline", description="inline: one after the other")
+    backend: Literal["inline", "thread", "process", "dask", "ray", "work-pool"] = Field(
+        "inline",
+        description="inline: one after the other; thread: threads of the search's own process; process: a process for "
+        "each slot; dask, ray: workers of a cluster; work-pool: each trial a run of the `train-trial` deployment",
+    )
     slots: int = Field(1, ge=1, le=1024, description="trials evaluated at the same time")
     mode: Literal["synchronous", "asynchronous"] = Field(
         "synchronous",
         description="synchronous: a round's trials all end before the next are chosen; asynchronous: a trial is chosen "
         "as soon as a slot is free, with the others in flight",
     )
+    device: Literal["auto", "cpu", "cuda"] = Field(
+        "auto", description="auto: a GPU for each trial where the machine has GPUs and the evaluator is no table"
+    )
+    trial_timeout: float | None = Field(
+        None, gt=0, description="seconds that an attempt at a trial may take; threads are stopped after an epoch only"
+    )
     retries: int = Field(
         2, ge=0, le=100, description="further attempts after an error, before a trial counts as failed"
     )
+    address: str | None = Field(
+        None, description="of a Dask scheduler or Ray cluster; by default one is started on this machine"
+    )
+    deployment: str = Field("train-trial/train-trial", description="of the work-pool back end, as FLOW/DEPLOYMENT")
 
 
 class TrackingSettings(_Model):

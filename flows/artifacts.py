@@ -6,6 +6,7 @@ import re
 import time
 from uuid import UUID
 
+from httpx import HTTPStatusError
 from prefect.artifacts import (
     create_markdown_artifact,
     create_progress_artifact,
@@ -58,7 +59,13 @@ class Artifacts:
             )
             self._progress = made if isinstance(made, UUID) else None
         else:
-            update_progress_artifact(self._progress, progress)
+            try:
+                update_progress_artifact(self._progress, progress)
+            except HTTPStatusError as error:
+                if error.response.status_code != 404:
+                    raise
+                self._progress = None  # another database: begin anew
+                return self._refresh(log)
         table = [
             {
                 "rank": rank,

@@ -11,7 +11,6 @@ import json
 import logging
 import os
 import shutil
-import signal
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
@@ -19,6 +18,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 import typer
 
 from bonas_core.errors import BonasError, InputError, SearchError, SettingsError
+from flows.interruption import install
 
 if TYPE_CHECKING:
     from bonas_core.settings import Settings
@@ -45,6 +45,7 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
 SearchIds = Annotated[
     list[str] | None, typer.Argument(metavar="[ID ...]", help="Searches; by default all of the store.")
 ]
+_WAITING_SHOWN = 5
 SearchId = Annotated[str, typer.Argument(metavar="ID", help="The search's id; `bonas list` shows them.")]
 
 
@@ -209,6 +210,41 @@ def benchmark(
     print(run_benchmark(name, space, seeds, chosen, jobs or os.cpu_count() or 1, overrides or [], out))
 
 
+@app.command()
+def up(
+    port: Annotated[int, typer.Option(min=1, max=65_535, help="Of Prefect's server and UI.")] = 4200,
+    mlflow_port: Annotated[int, typer.Option(min=1, max=65_535, help="Of MLflow's server and UI.")] = 5000,
+    slots: Annotated[int, typer.Option(min=1, max=1024, help="Trials at a time on the work pool.")] = 2,
+) -> None:
+    """Run Prefect's server, its workers and MLflow's UI on this machine, until Ctrl-C."""
+    import time
+
+    _use_local_services()
+    from flows.services import addresses, running
+
+    with running(port, mlflow_port, slots) as services:
+        print("\n".join(addresses(port, mlflow_port)), flush=True)
+        while True:
+            for service in services:
+                told = service.keep_alive()
+                if told:
+                    print(f"warning: {told}", file=sys.stderr)
+            time.sleep(1)
+
+
+@app.command()
+def deploy(
+    slots: Annotated[int | None, typer.Option(min=1, max=1024, help="Trials at a time on the work pool.")] = None,
+    searches: Annotated[int | None, typer.Option(min=1, max=1024, help="Flows at a time on the work pool.")] = None,
+    worker_type: Annotated[str, typer.Option(help="Of new work pools: process, docker, kubernetes, ...")] = "process",
+) -> None:
+    """Make work pools, limits and deployments on the Prefect server that PREFECT_API_URL names."""
+    _use_local_services()
+    from flows.services import deploy as deployed
+
+    print("\n".join(deployed(slots, searches, worker_type)))
+
+
 @data_app.command()
 def prepare(
     name: Annotated[str, typer.Argument(metavar="NAME", help="Data set, for instance nasbench201.")],
@@ -276,8 +312,17 @@ def export_store(
 
 def main() -> NoReturn:
     """Runs the command line and exits."""
-    signal.signal(signal.SIGTERM, _interrupt)
-    sys.exit(_exit_code(sys.argv[1:]))
+    install()
+    code = _exit_code(sys.argv[1:])
+    if _abandoned:  # Prefect would try for minutes to deliver what it has to say
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+    sys.exit(code)
+
+
+_abandoned: list[str] = []
+"""Why Prefect's server did not hear how a search ended."""
 
 
 # typer's own errors: the base class of its public BadParameter, wherever the installed version keeps it
@@ -310,10 +355,6 @@ def _exit_code(arguments: list[str]) -> int:
 def _complain(error: object, code: int) -> int:
     print("bonas: " + " ".join(str(error).split("\n")), file=sys.stderr)
     return code
-
-
-def _interrupt(number: int, frame: object) -> NoReturn:
-    raise KeyboardInterrupt
 
 
 def _run(settings: Settings, search_id: str, as_json: bool) -> None:
@@ -350,6 +391,7 @@ def _call_flow(settings: Settings, folder: SearchFolder) -> None:
 
     make_local_folder(home())  # Prefect makes its own folder in it, but no parents
     from flows.search import search as search_flow
+    from tasks.outage import is_outage
 
     try:
         search_flow(settings, search_id=folder.id)
@@ -357,6 +399,10 @@ def _call_flow(settings: Settings, folder: SearchFolder) -> None:
         raise
     except Exception as error:
         logging.getLogger("bonas").debug("search failed", exc_info=True)
+        if folder.state() in ("finished", "paused") and is_outage(error):
+            print("warning: Prefect's server is away; it does not know how this search ended", file=sys.stderr)
+            _abandoned.append(str(error))
+            return
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise SearchError(
             f"search `{folder.id}` stopped: {type(error).__name__}: {reason}; "
@@ -395,6 +441,10 @@ def _print_search(shown: dict[str, Any]) -> None:
     print(f"objective     {shown['objective']['name']}, {shown['objective']['direction']}")
     counts = ", ".join(f"{count} {state}" for state, count in trials.items() if count)
     print(f"trials        {counts or 'none'}; {shown['evaluations']} evaluations, {shown['distinct']} distinct")
+    for wait in shown["waiting"][:_WAITING_SHOWN]:
+        print(f"  trial {wait['trial']} waits {wait['reason']}")
+    if len(shown["waiting"]) > _WAITING_SHOWN:
+        print(f"  ... and {len(shown['waiting']) - _WAITING_SHOWN} more wait; --json prints all")
     if best is not None:
         print(f"best cell     {best['architecture']}")
         print(f"  objective   {best['objective']:.4f}{unit} (trial {best['trial']})")

@@ -25,6 +25,7 @@ from bonas_core.storage import (
     store_folder,
     write_whole,
 )
+from flows.backends import check_backend
 from tasks.workspace import SearchFolder, home, search_folder
 
 _FREE = ("budget", "store", "dispatch", "tracking")  # parts that do not decide which trials a search makes
@@ -47,6 +48,7 @@ def check_openable(folder: SearchFolder, settings: Settings) -> Problem:
     Raises:
         InputError: a setting, the table, the store or an earlier search of this id stands in the way.
     """
+    check_backend(settings.dispatch, folder.path)
     check_writable(folder.path)
     stored = folder.read() if folder.exists() else None
     if stored is not None:

@@ -78,12 +78,15 @@ class Publisher:
             if self._tracker is None and work != self._open:
                 self._open()
             work(*arguments)
+            self._warned = False
         except Exception as error:  # whatever a tracking server does, the search goes on
             _log.debug("publishing failed", exc_info=True)
+            # looked up anew the next time: it may come back as another store, which then lacks everything
+            self._tracker, self._scores = None, {}
             if not self._warned:
                 self._warned = True
                 reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-                self._warn(f"MLflow: {reason[:300]}; the search goes on, and `bonas resume` publishes what is missing")
+                self._warn(f"MLflow: {reason[:300]}; the search goes on, what is missing is published later")
 
     def _open(self) -> None:
         client = connect(self._settings.tracking.uri)

@@ -14,6 +14,7 @@ from bonas_core.report import write_report
 from bonas_core.report.analysis import summary
 from bonas_core.storage import Location, make_folder
 from bonas_core.trials import Objective, Trial, TrialState
+from tasks.assignment import Assignment
 from tasks.workspace import SearchFolder, searches
 
 REPORT_NAME = "report.html"
@@ -70,6 +71,7 @@ def show_search(folder: SearchFolder) -> dict[str, Any]:
     # a trial's folder is made when its evaluation begins and removed when it is recorded
     running = sum((folder.checkpoints / str(trial.trial)).is_dir() for trial in pending) if state == "running" else 0
     best = found.best
+    waiting = _waiting(folder, pending, stored["settings"]) if state == "running" else []
     return {
         "id": folder.id,
         "state": state,
@@ -86,6 +88,7 @@ def show_search(folder: SearchFolder) -> dict[str, Any]:
             "running": running,
             "proposed": len(pending) - running,
         },
+        "waiting": waiting,
         "best": None
         if best is None
         else {
@@ -104,6 +107,20 @@ def show_search(folder: SearchFolder) -> dict[str, Any]:
         "mlflow": stored.get("mlflow", {}),
         "versions": stored["versions"],
     }
+
+
+def _waiting(folder: SearchFolder, pending: Sequence[Trial], settings: dict[str, Any]) -> list[dict[str, Any]]:
+    """Which trials wait, and for what."""
+    found = []
+    slots = settings.get("dispatch", {}).get("slots", 1)
+    for trial in pending:
+        status = Assignment.of(folder.path, trial.trial).read_status() if isinstance(folder.path, Path) else {}
+        if status.get("state") == "waiting":
+            found.append({"trial": trial.trial, "reason": str(status.get("reason", ""))})
+        elif not status and not (folder.checkpoints / str(trial.trial)).is_dir():
+            reason = f"for one of the search's own {slots} slots" if slots > 1 else "for the trial before it"
+            found.append({"trial": trial.trial, "reason": reason})
+    return found
 
 
 def _random_searches(folder: SearchFolder, fingerprint: str) -> list[list[float]]:

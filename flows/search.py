@@ -13,30 +13,31 @@ same trials as if nothing had happened.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
-from functools import partial
-from typing import Any
+from typing import Annotated, Any
 
 from prefect import flow
 from prefect.runtime import flow_run
 from prefect.settings import PREFECT_FLOWS_HEARTBEAT_FREQUENCY, temporary_settings
-from prefect.states import State
-from prefect.task_runners import ThreadPoolTaskRunner
+from pydantic import Field
 
 from bonas_core.bonas import Bonas
 from bonas_core.build import Problem
-from bonas_core.errors import SearchLockedError, StoreError
+from bonas_core.errors import SearchLockedError
 from bonas_core.history import TrialHistory
-from bonas_core.search import SearchLog, StopRule, failed, next_step
+from bonas_core.search import SearchLog, StopRule, next_step
 from bonas_core.settings import Settings
 from bonas_core.storage import make_folder, remove_folder, remove_unfinished, single_writer
 from bonas_core.strategy import Proposal
 from bonas_core.trials import Trial
 from flows.artifacts import Artifacts
+from flows.dispatch import Dispatcher
+from flows.interruption import raise_if_requested
 from flows.observer import current_observer
 from flows.opening import check_openable, default_id, keep_warm_start, manifest, new_uid
 from flows.publishing import Publisher
+from flows.recovery import mark_dead_runs
 from flows.reporting import short_form, write_search_report
+from tasks.outage import is_outage, reason_of, wait_for_server
 from tasks.stages import (
     embed,
     predictor_path,
@@ -45,10 +46,12 @@ from tasks.stages import (
     retrain_predictor,
     sample_pool,
     score_and_pick,
-    train,
     update_sampler,
 )
 from tasks.workspace import SearchFolder, search_folder
+
+_OUTAGES = 20
+"""Failures of Prefect's server in a row, without any progress, that are more than an outage."""
 
 
 def _run_name() -> str:
@@ -56,12 +59,19 @@ def _run_name() -> str:
 
 
 @flow(name="search", flow_run_name=_run_name)
-def search(settings: Settings, search_id: str | None = None) -> dict[str, Any]:
+def search(
+    settings: Settings,
+    search_id: str | None = None,
+    more_trials: Annotated[int, Field(ge=1)] | None = None,
+    more_hours: Annotated[float, Field(gt=0)] | None = None,
+) -> dict[str, Any]:
     """Search for an architecture; with the id of a search that exists, go on with it.
 
     Args:
         settings: what to search, how, and for how long.
         search_id: name of the search; by default made from space and settings.
+        more_trials: pause after about so many further trials, whatever the budget of the search.
+        more_hours: pause after so many hours.
 
     Returns:
         id, state, number of trials and the best of them.
@@ -75,12 +85,12 @@ def search(settings: Settings, search_id: str | None = None) -> dict[str, Any]:
             raise SearchLockedError(f"search `{folder.id}` was started a moment ago by another process; run it again")
         budget = settings.budget.model_dump(mode="json")
         keep_warm_start(folder, problem)
+        _mark_dead_runs(folder)
         folder.write_state("running", "", budget)
-        run = SearchRun(folder, problem, settings)
+        run = SearchRun(folder, problem, settings, Allowance(more_trials, more_hours))
         state, reason = "paused", "stopped"
         try:
-            reason = run.until_done()
-            state = "finished"
+            state, reason = run.until_done()
         except Exception as error:
             state, reason = "failed", f"{type(error).__name__}: {error}"
             raise
@@ -97,10 +107,37 @@ def search(settings: Settings, search_id: str | None = None) -> dict[str, Any]:
     }
 
 
+def _mark_dead_runs(folder: SearchFolder) -> None:
+    try:
+        mark_dead_runs(folder.path)
+    except Exception as error:  # how runs look in Prefect stops no search
+        current_observer().warning(f"Prefect: {reason_of(error)}; runs of an earlier process may still look alive")
+
+
+class Allowance:
+    """What this process may spend on a search, which is then paused; a round that was begun is ended."""
+
+    def __init__(self, trials: int | None = None, hours: float | None = None) -> None:
+        self._trials = trials
+        self._hours = hours
+        self._began = time.monotonic()
+        self._had: int | None = None
+
+    def spent(self, trials: int) -> str | None:
+        """Why the search is to be paused, given how many trials it has; the first call says with how many it began."""
+        self._had = trials if self._had is None else self._had
+        if self._trials is not None and trials - self._had >= self._trials:
+            return f"{trials - self._had} trials were added, as many as allowed; the budget is not spent"
+        if self._hours is not None and time.monotonic() - self._began >= 3600 * self._hours:
+            return f"the {self._hours:g} hours allowed are over; the budget is not spent"
+        return None
+
+
 class SearchRun:
     """One search while this process works on it."""
 
-    def __init__(self, folder: SearchFolder, problem: Problem, settings: Settings) -> None:
+    def __init__(self, folder: SearchFolder, problem: Problem, settings: Settings, allowance: Allowance) -> None:
+        self.allowance = allowance
         self.folder = folder
         self.problem = problem
         self.settings = settings
@@ -115,48 +152,69 @@ class SearchRun:
             self.observer.warning(f"history part set aside as `{part}`: it is damaged, its trials are done again")
         self.clear()
         self.rule = StopRule(problem)
-        self._began: dict[int, float] = {}
+        self.dispatcher = Dispatcher(problem, folder, self.observer)
         self.artifacts = Artifacts(folder.id, problem.objective, settings.budget.trials)
+        self._outages = self._rows_then = 0
         self.observer.started(folder.id, settings, self.log)
 
     def clear(self) -> None:
         """Removes what a killed process left behind: half-written files, training state of trials that are recorded."""
         remove_unfinished(self.folder.path)
         wanted = {str(trial.trial) for trial in self.log.pending}
-        for path in self.folder.checkpoints.glob("*"):
+        for path in (*self.folder.checkpoints.glob("*"), *self.folder.path.glob("dispatch/*")):
             if path.name not in wanted:
                 remove_folder(path)
 
-    def until_done(self) -> str:
-        """Runs rounds until the budget is spent; says why it stopped."""
-        slots = self.settings.dispatch.slots if self.settings.dispatch.backend == "thread" else 1
-        round_flow = self.bo_round.with_options(task_runner=ThreadPoolTaskRunner(max_workers=slots))
+    def until_done(self) -> tuple[str, str]:
+        """Runs rounds until the budget is spent; the state of the search then, and why it stopped."""
         # a subflow's own heartbeat thread costs it a second; the search's heartbeat speaks for all its rounds
-        with temporary_settings({PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None}):
+        with self.dispatcher, temporary_settings({PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None}):
             while True:
+                raise_if_requested()
                 step = next_step(self.problem, self.log, self.rule)
                 if step.stop:
-                    return step.stop
+                    return "finished", step.stop
+                enough = self.allowance.spent(len(self.log.rows))
+                if enough and not self.log.pending:
+                    return "paused", enough
                 number = step.evaluate[0].round if step.evaluate else self.log.rounds
-                if not round_flow(self.folder.id, number):
-                    return "the space has no more architectures"
-                self.artifacts.update(self.log)
+                try:
+                    if not self.bo_round(self.folder.id, number, choose=not enough):
+                        return "finished", "the space has no more architectures"
+                    self.artifacts.update(self.log)
+                except Exception as error:
+                    self.outlast(error)
+
+    def outlast(self, error: Exception) -> None:
+        """Waits for Prefect's server if that is what an error came from; what is recorded is recorded, and the round
+        goes on."""
+        self._outages = 0 if len(self.log.rows) > self._rows_then else self._outages + 1
+        self._rows_then = len(self.log.rows)
+        if not is_outage(error) or self._outages > _OUTAGES:
+            raise error
+        self.observer.warning(f"Prefect: {reason_of(error)}; the search pauses until its server is back")
+        wait_for_server(raise_if_requested)
 
     @flow(name="bo_round", flow_run_name="{search_id} · round {number}")
-    def bo_round(self, search_id: str, number: int) -> int:
-        """One BO round: choose, unless the round was begun before; train; record. Returns how many trials it ended."""
+    def bo_round(self, search_id: str, number: int, choose: bool = True) -> int:
+        """One BO round: choose, unless the round was begun before; train; record. Returns how many trials it ended.
+
+        In synchronous mode it ends when all its trials have; in asynchronous mode when the first trial in flight has,
+        whichever round that was proposed in.
+        """
         step = next_step(self.problem, self.log, self.rule)
-        trials = step.evaluate
-        if step.propose:
+        if step.propose and choose:
             begin = time.perf_counter()
             proposals = self.choose(step.propose)
-            if not proposals:
-                return 0
-            trials = self.log.propose(proposals, time.perf_counter() - begin)
-        submitted = [(trial, self.train(trial)) for trial in trials]
-        for trial, ended in submitted:
-            self.record(trial, ended())
-        return len(trials)
+            if proposals:
+                self.log.propose(proposals, time.perf_counter() - begin)
+        pending = self.log.pending
+        for trial in pending:
+            self.dispatcher.submit(trial, self.run_name(trial))
+        ends = pending if self.settings.dispatch.mode == "synchronous" else pending[:1]
+        for _ in ends:
+            self.record(self.dispatcher.wait())
+        return len(ends)
 
     def choose(self, count: int) -> list[Proposal]:
         """Asks the strategy for the next trials, stage by stage where it has stages."""
@@ -177,45 +235,18 @@ class SearchRun:
         embedded = embed(strategy, trials, pool, fitted)
         return score_and_pick(strategy, trials, embedded, fitted, count, seed)
 
-    def train(self, trial: Trial) -> Callable[[], State[Trial]]:
-        """Starts a trial in a slot; what it returns waits for its end. With one slot it runs when it is waited for."""
+    def run_name(self, trial: Trial) -> str:
+        """What the run of a trial is called in Prefect."""
         operations = self.problem.space.architecture(self.log.trials.genotypes[trial.trial]).operations
-        name = f"trial {trial.trial} · {short_form(operations)}"
-        task = train.with_options(task_run_name=name, retries=self.settings.dispatch.retries)
-        arguments = (
-            self.problem,
-            trial,
-            self.folder.checkpoints / str(trial.trial),
-            partial(self.observer.epoch, trial),
-            self.started,
-        )
-        if self.settings.dispatch.backend == "inline":
-            return partial(task, *arguments, return_state=True)
-        future = task.submit(*arguments)
+        return f"trial {trial.trial} · {short_form(operations)}"
 
-        def wait() -> State[Trial]:
-            future.wait()
-            return future.state
-
-        return wait
-
-    def started(self, trial: Trial) -> None:
-        """Notes when the first attempt of a trial began."""
-        self._began.setdefault(trial.trial, time.perf_counter())
-        self.observer.trial_started(trial)
-
-    def record(self, trial: Trial, state: State[Trial]) -> None:
+    def record(self, trial: Trial) -> None:
         """Records how a trial ended, then forgets its training state."""
-        result = state.result(raise_on_failure=False)
-        if isinstance(result, StoreError):
-            raise result  # a full disk is no fault of the trial
-        if isinstance(result, BaseException):
-            cost = time.perf_counter() - self._began[trial.trial]
-            result = failed(trial, result, self.settings.dispatch.retries + 1, cost)
-        record.with_options(task_run_name=f"record trial {trial.trial} · {result.state}")(self.log, result)
+        record.with_options(task_run_name=f"record trial {trial.trial} · {trial.state}")(self.log, trial)
         remove_folder(self.folder.checkpoints / str(trial.trial))
+        remove_folder(self.folder.path / "dispatch" / str(trial.trial))
         self.history.compact_if_large()
-        self.observer.trial_finished(result)
+        self.observer.trial_finished(trial)
 
     def close(self, state: str) -> None:
         """Publishes what is left, writes the report, leaves the last artifacts."""
@@ -223,4 +254,7 @@ class SearchRun:
         self.publisher.close(self.log.rows, state)
         if self.log.rows:
             report = write_search_report(self.folder, self.problem, self.log.rows, state)
-            self.artifacts.close(self.log, report)
+            try:
+                self.artifacts.close(self.log, report)
+            except Exception as error:
+                self.observer.warning(f"Prefect: {reason_of(error)}; its artifacts of this search are not up to date")

@@ -6,23 +6,26 @@ history is the only state of a search.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from contextlib import suppress
+from collections.abc import Mapping
+from contextlib import nullcontext, suppress
+from threading import Event
 
 from prefect import task
 from prefect.cache_policies import NO_CACHE
-from prefect.runtime import task_run
 
 from bonas_core import search
 from bonas_core.bonas import Bonas, Embedded, FittedPredictor
 from bonas_core.build import Problem
-from bonas_core.errors import ModelError
+from bonas_core.errors import ModelError, TrialStoppedError
 from bonas_core.model import FILE_NAME, PredictorModel, fit_model, read_model
 from bonas_core.samplers import Pool
 from bonas_core.samplers.state import SamplerState, read_state
 from bonas_core.storage import Location, make_folder, remove_file
 from bonas_core.strategy import Proposal, Strategy
-from bonas_core.trials import Trial, Trials
+from bonas_core.trials import Trial, Trials, TrialState
+from tasks.assignment import Assignment
+from tasks.slots import slots_for, taken
+from tasks.supervisor import Heard, ignore, train_in_own_process
 
 
 @task(name="propose", cache_policy=NO_CACHE)
@@ -98,18 +101,73 @@ def score_and_pick(
     return strategy.select(trials, embedded, fitted, count, seed)
 
 
-@task(name="train", cache_policy=NO_CACHE, retry_delay_seconds=0)
-def train(
-    problem: Problem,
-    trial: Trial,
-    checkpoints: Location,
-    progress: Callable[[int, Mapping[str, float]], None],
-    started: Callable[[Trial], None],
-) -> Trial:
-    """Evaluate one trial; it may take days, goes on from its last checkpoint, and is the unit that is retried."""
-    make_folder(checkpoints)
-    started(trial)
-    return search.evaluate(problem, trial, task_run.run_count or 1, checkpoints=checkpoints, progress=progress)
+class TrialFailedError(Exception):
+    """A trial that FAILED: raised so that Prefect shows its run as failed; `trial` is what is to be recorded."""
+
+    def __init__(self, trial: Trial) -> None:
+        super().__init__(trial)
+        self.trial = trial
+
+    def __str__(self) -> str:
+        return f"trial {self.trial.trial} {self.trial.state}: {self.trial.error}"
+
+
+def unless_failed(trial: Trial) -> Trial:
+    """The trial, or TrialFailedError if it FAILED."""
+    if trial.state is TrialState.FAILED:
+        raise TrialFailedError(trial)
+    return trial
+
+
+@task(name="train", cache_policy=NO_CACHE)
+def train_here(problem: Problem, trial: Trial, checkpoints: Location, heard: Heard, stop: Event) -> Trial:
+    """Evaluate one trial in this process; it may take days, and goes on from its last checkpoint.
+
+    Raises:
+        TrialFailedError: its last attempt failed.
+    """
+
+    def stopped() -> None:
+        if stop.is_set():
+            raise TrialStoppedError(f"trial {trial.trial} was given up")
+
+    def progress(epoch: int, figures: Mapping[str, float]) -> None:
+        heard({"event": "epoch", "epoch": epoch, "figures": figures})
+        stopped()
+
+    def attempting(attempt: int) -> None:
+        heard({"event": "attempt", "attempt": attempt})
+
+    settings = problem.settings
+    slots = slots_for(settings)
+    holder = f"trial {trial.trial} of {checkpoints.parent.parent.name}"
+    stopped()
+    # the CPU of this process is this search's own
+    place = taken(slots, holder, stopped=stopped) if slots[0].gpu else nullcontext((slots[0], -1))
+    with place as (slot, _):
+        make_folder(checkpoints)
+        return unless_failed(
+            search.evaluate_with_retries(
+                problem.evaluator,
+                trial,
+                settings.dispatch.retries,
+                timeout_s=settings.dispatch.trial_timeout,
+                device=slot.device,
+                checkpoints=checkpoints,
+                progress=progress,
+                attempting=attempting,
+            )
+        )
+
+
+@task(name="train", cache_policy=NO_CACHE)
+def train_in_child(assignment: Assignment, heard: Heard = ignore, stop: Event | None = None) -> Trial:
+    """Have one trial evaluated by a process of its own, on the machine where this task runs.
+
+    Raises:
+        TrialFailedError: its last attempt failed.
+    """
+    return unless_failed(train_in_own_process(assignment, heard, stop))
 
 
 @task(name="record", cache_policy=NO_CACHE)

@@ -101,7 +101,7 @@ class Tracker:
         self.experiment_id = self._experiment(settings.tracking.experiment or f"bonas-{space}")
         self.run_id = self._parent(settings)
         self._published = self._known_predictors()
-        self._logged = self._last_logged()
+        self._logged = self._logged_trials()  # by number: in asynchronous mode they end in any order
 
     def is_published(self, version: str) -> bool:
         """Whether a predictor is registered already."""
@@ -171,12 +171,7 @@ class Tracker:
         }
         self.client.log_batch(run_id, [Metric(key, value, now, score.trials) for key, value in figures.items()])
         self.client.set_model_version_tag(registered, registered_version, _SCORE_TAG, tag)
-        champion = _champion(self.client, registered)
-        best = float(champion.tags.get(_SCORE_TAG, "-inf")) if champion is not None else -math.inf
-        if score.bound <= best:
-            return False
-        self.client.set_registered_model_alias(registered, CHAMPION, registered_version)
-        return True
+        return promote_if_better(self.client, registered, registered_version)
 
     def log_trials(self, trials: Sequence[Trial], objective: Objective) -> None:
         """Adds finished trials to the parent run's curves, those excepted that this process or an earlier one added."""
@@ -189,12 +184,12 @@ class Tracker:
             if trial.objective is None:
                 continue
             best = trial.objective if best is None or objective.better(trial.objective, best) else best
-            if trial.trial > self._logged:
+            if trial.trial not in self._logged:
                 metrics.append(Metric("objective", trial.objective, now, trial.trial))
                 metrics.append(Metric("best_objective", best, now, trial.trial))
-        self._logged = max([self._logged, *(trial.trial for trial in trials)])
         for begin in range(0, len(metrics), _MANY):
             self.client.log_batch(self.run_id, metrics[begin : begin + _MANY])
+        self._logged |= {trial.trial for trial in trials}
 
     def set_state(self, state: str, figures: dict[str, float]) -> None:
         """Sets the parent run's status and closing figures."""
@@ -249,9 +244,8 @@ class Tracker:
         self.client.log_batch(run.info.run_id, params=parameters)
         return str(run.info.run_id)
 
-    def _last_logged(self) -> int:
-        history = self.client.get_metric_history(self.run_id, "objective")
-        return max((metric.step for metric in history), default=-1)
+    def _logged_trials(self) -> set[int]:
+        return {metric.step for metric in self.client.get_metric_history(self.run_id, "objective")}
 
     def _known_predictors(self) -> dict[str, tuple[str, str]]:
         query = f"tags.`mlflow.parentRunId` = '{self.run_id}'"
@@ -260,6 +254,26 @@ class Tracker:
             if "bonas.model_version" in run.data.tags:
                 known[run.data.tags[_PREDICTOR_TAG]] = (run.info.run_id, run.data.tags["bonas.model_version"])
         return known
+
+
+def promote_if_better(client: MlflowClient, registered: str, version: str) -> bool:
+    """Moves the champion's alias to a model version if its honest score is better; says whether it moved."""
+    score = float(client.get_model_version(registered, version).tags[_SCORE_TAG])
+    champion = _champion(client, registered)
+    if champion is not None and score <= float(champion.tags.get(_SCORE_TAG, "-inf")):
+        return False
+    client.set_registered_model_alias(registered, CHAMPION, version)
+    return True
+
+
+def promote_registered(client: MlflowClient, uri: str, score: HonestScore) -> bool:
+    """Records the honest score of a version that `register_predictor` made, and promotes it if that is better."""
+    match = _MODEL_URI.fullmatch(uri)
+    assert match is not None
+    registered, alias, _ = match.groups()
+    version = str(client.get_model_version_by_alias(registered, alias).version)
+    client.set_model_version_tag(registered, version, _SCORE_TAG, f"{score.bound:.6f}")
+    return promote_if_better(client, registered, version)
 
 
 def register_predictor(client: MlflowClient, model: PredictorModel, alias: str) -> str:

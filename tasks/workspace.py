@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -51,10 +52,18 @@ def default_tracking_uri() -> str:
     return f"sqlite:///{make_local_folder(home()) / 'mlflow.db'}"
 
 
+def services_file() -> Path:
+    """Names the servers that `bonas up` runs for this home; it is there as long as they are."""
+    return home() / "services" / "running.json"
+
+
 def use_local_services() -> None:
     """Points Prefect and MLflow at the home folder, unless the environment points them elsewhere; call it before
     importing either. Neither reports usage to anyone.
     """
+    if "PREFECT_API_URL" not in os.environ and is_locked(services_file().parent):  # `bonas up` runs
+        with suppress(OSError, ValueError, KeyError, TypeError):
+            os.environ["PREFECT_API_URL"] = str(json.loads(services_file().read_text())["prefect_api_url"])
     if not any(name in os.environ for name in ("PREFECT_HOME", "PREFECT_API_URL", "PREFECT_PROFILE")):
         # the embedded server: plain HTTP on loopback, so no token to ask for and no certificates to load at every round
         os.environ["PREFECT_HOME"] = str(home() / "prefect")

@@ -96,4 +96,3 @@ def _stored(path: Path) -> list[dict[str, Any]]:
             f"benchmark results `{path}` cannot be read ({error}); move the file away to start anew"
         ) from None
     return [row for row in rows if "digest" in row]
-

@@ -10,6 +10,7 @@ import sys
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
+from uuid import UUID
 
 import pytest
 import yaml
@@ -77,14 +78,34 @@ def kill_in_training(command: list[str], checkpoints: Path, trial: int) -> None:
     assert process.wait() == -signal.SIGKILL, "the search ended before it could be killed"
 
 
+def prefect_runs(search: Path) -> list[str]:
+    """Ids of the flow runs that the last process of a search noted."""
+    return list(json.loads((search / "prefect.json").read_text())["flow_runs"])
+
+
+def states(runs: list[str]) -> dict[str, str]:
+    """What Prefect believes of flow runs and of their subflows, by id."""
+    from prefect.client.orchestration import get_client
+    from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterParentFlowRunId
+
+    with get_client(sync_client=True) as client:
+        found = [client.read_flow_run(UUID(run)) for run in runs]
+        parents = FlowRunFilterParentFlowRunId(any_=[UUID(run) for run in runs])
+        found += client.read_flow_runs(flow_run_filter=FlowRunFilter(parent_flow_run_id=parents))
+    return {str(run.id): str(run.state_type.value) for run in found if run.state_type}
+
+
 def test_a_search_killed_in_a_training_ends_as_if_it_had_run_through(tmp_path: Path) -> None:
     path, store = settings_file(tmp_path), tmp_path / "store"
     whole = subprocess.run(bonas("search", path, "--store", store, "--id", "whole"), capture_output=True, text=True)
     assert whole.returncode == 0, whole.stderr
+    dead: list[str] = []
     for trial in (1, 5):
         kill_in_training(
             bonas("search", path, "--store", store, "--id", "killed"), store / "killed" / "checkpoints", trial
         )
+        dead += prefect_runs(store / "killed")
+    assert set(states(dead[1:]).values()) == {"RUNNING"}  # nobody has told Prefect yet
     shown = subprocess.run(bonas("show", "killed", "--store", store, "--json"), capture_output=True, text=True)
     assert json.loads(shown.stdout)["state"] == "interrupted"
     (store / "killed" / "trials" / ".trial-000003.parquet.abc.tmp").write_bytes(b"half")
@@ -97,6 +118,9 @@ def test_a_search_killed_in_a_training_ends_as_if_it_had_run_through(tmp_path: P
     assert rows(store / "killed" / "trials") == rows(store / "whole" / "trials")
     assert not list((store / "killed" / "checkpoints").iterdir())
     assert not list((store / "killed").rglob("*.tmp"))
+    found = states(dead)
+    assert {found[run] for run in dead} == {"CRASHED"}
+    assert "RUNNING" not in found.values()  # nor are the rounds that were under way
 
 
 @pytest.mark.slow  # the same kill as above; replays of learning samplers are in the unit tests too

@@ -20,7 +20,7 @@ def in_flight_over_time(mode: str, slots: int, trials: int = 30) -> list[int]:
     while not (step := next_step(problem, log, rule)).stop:
         for trial in step.evaluate:
             counts.append(len(log.pending))
-            log.finish(evaluate(problem, trial))
+            log.finish(evaluate(problem.evaluator, trial))
         if step.propose:
             log.propose(problem.strategy.propose(log.trials, step.propose, 0), 0.0)
     assert len(log.rows) == trials
@@ -56,7 +56,7 @@ def test_asynchronous_searches_go_on_from_any_point():
         while len(log.rows) < kept:  # another process, up to some point
             step = next_step(problem, log, rule)
             for trial in step.evaluate:
-                log.finish(evaluate(problem, trial))
+                log.finish(evaluate(problem.evaluator, trial))
             if step.propose:
                 log.propose(problem.strategy.propose(log.trials, step.propose, 0), 0.0)
         assert timeless([t.with_changes(round=0) for t in log.rows if t.state.is_finished]) == timeless(

@@ -369,14 +369,14 @@ def test_pending_trials_come_before_new_ones():
     assert next_step(problem, log, rule) == Step(propose=4)
     log.propose(problem.strategy.propose(log.trials, 4, 0), 0.0)
     assert next_step(problem, log, rule) == Step(evaluate=log.rows)
-    log.finish(evaluate(problem, log.rows[2]))
+    log.finish(evaluate(problem.evaluator, log.rows[2]))
     assert [trial.trial for trial in next_step(problem, log, rule).evaluate] == [0, 1, 3]
     for trial in log.pending:
-        log.finish(evaluate(problem, trial))
+        log.finish(evaluate(problem.evaluator, trial))
     assert next_step(problem, log, rule) == Step(propose=2)  # a batch would be three
     log.propose(problem.strategy.propose(log.trials, 2, 0), 0.0)
     for trial in log.pending:
-        log.finish(evaluate(problem, trial))
+        log.finish(evaluate(problem.evaluator, trial))
     assert next_step(problem, log, rule) == Step(stop="the budget of 6 trials is spent")
 
 
@@ -422,7 +422,7 @@ def test_an_evaluation_keeps_what_the_evaluator_found():
     log = SearchLog(problem)
     trial = log.propose(problem.strategy.propose(log.trials, 1, 0), 0.0)[0]
     seen = []
-    done = evaluate(problem, trial, attempt=2, progress=lambda epoch, figures: seen.append((epoch, figures)))
+    done = evaluate(problem.evaluator, trial, attempt=2, progress=lambda epoch, figures: seen.append((epoch, figures)))
     assert (done.state, done.attempt, done.device, done.epochs) == (TrialState.DONE, 2, "cpu", 1)
     assert set(done.metrics) == {"test"}
     assert seen == [(1, {"objective": done.metrics["test"]})]

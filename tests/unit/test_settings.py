@@ -142,7 +142,7 @@ FAULTS = [
     ),
     ({"seed": -1}, "`seed`: input should be greater than or equal to 0 (it is `-1`)"),
     ({"seed": 2**63}, "`seed`: input should be less than or equal to 9223372036854775807"),
-    ({"dispatch": {"backend": "slurm"}}, "`dispatch.backend`: input should be 'inline' or 'thread' (it is `slurm`)"),
+    ({"dispatch": {"backend": "slurm"}}, "`dispatch.backend`: input should be 'inline', 'thread', 'process', 'dask', "),
     ({"budget": {"stop_at": "best"}}, "`budget.stop_at`: input should be a finite number or `optimum` (it is `best`"),
     ({"budget": {"stop_at": math.nan}}, "`budget.stop_at`: input should be a finite number or `optimum` (it is `nan`"),
     ({"budget": {"stop_at": math.inf}}, "`budget.stop_at`: input should be a finite number or `optimum` (it is `inf`"),

@@ -1,0 +1,176 @@
+"""What runs by the clock: every night the open searches go on, every week the predictor of a space is refreshed."""
+
+from __future__ import annotations
+
+import time
+from collections import defaultdict
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+from prefect import flow, get_run_logger
+from pydantic import Field
+
+from bonas_core.bonas import Bonas
+from bonas_core.build import Problem, build
+from bonas_core.errors import BonasError
+from bonas_core.history import TrialHistory
+from bonas_core.model import PredictorModel, fit_model
+from bonas_core.settings import Settings
+from bonas_core.storage import is_locked, store_folder
+from bonas_core.trials import Trial, Trials, TrialState
+from flows.opening import stored_settings
+from flows.search import search
+from tasks.tracking import HonestScore, connect, honest_score, promote_registered, register_predictor
+from tasks.workspace import SearchFolder, default_store, searches
+
+_FEWEST = 30  # trials to learn from: a fifth of them scores the predictor
+_ALIAS = "refreshed"
+
+
+@flow(name="continue-searches")
+def continue_searches(
+    store: str | None = None,
+    trials: Annotated[int, Field(ge=1)] | None = None,
+    hours: Annotated[float, Field(gt=0)] | None = None,
+) -> dict[str, Any]:
+    """Go on with every open search of a store, within a budget that they share.
+
+    What a search does not use of its equal share goes to those after it; the one that has fewest trials comes first.
+    A search that fails does not keep the others from going on.
+
+    Args:
+        store: folder of searches; by default that of the worker's home.
+        trials: further trials in all.
+        hours: hours in all.
+
+    Returns:
+        for each search its state and how many trials it gained.
+    """
+    logger = get_run_logger()
+    folder = store_folder(store) if store else default_store()
+    waiting = sorted((found for found in searches(folder) if _is_open(found)), key=_size)
+    deadline = None if hours is None else time.monotonic() + 3600 * hours
+    left, gained = trials, {}
+    for place, found in enumerate(waiting):
+        others = len(waiting) - place
+        share = None if left is None else -(-left // others)
+        hours_left = None if deadline is None else (deadline - time.monotonic()) / 3600 / others
+        if share == 0 or (hours_left is not None and hours_left <= 0):
+            break
+        before = _size(found)
+        try:
+            settings = stored_settings(found.id, str(folder), None)
+            search(settings, search_id=found.id, more_trials=share, more_hours=hours_left)
+        except BonasError as error:
+            logger.warning("search %s: %s", found.id, error)
+        except Exception:
+            logger.exception("search %s failed; the others go on", found.id)
+        gained[found.id] = {"state": found.state(), "gained": _size(found) - before}
+        left = None if left is None else max(0, left - (_size(found) - before))
+        logger.info("search %s: %s", found.id, gained[found.id])
+    return gained
+
+
+@flow(name="refresh-predictor")
+def refresh_predictor(
+    space: str = "nasbench201", store: str | None = None, tracking_uri: str | None = None
+) -> dict[str, Any]:
+    """Train a predictor on all that the searches of a space have found, and promote it if it is better.
+
+    Searches that evaluate in different ways cannot be learnt from together: the way with most trials is taken. The
+    honest score is that of the same predictor trained on the earlier four fifths of the trials: how well it ranks the
+    later fifth, which it has not seen. The champion changes only to a better score.
+
+    Args:
+        space: registered name of a space, or module:object.
+        store: folder of searches; by default that of the worker's home.
+        tracking_uri: MLflow server; by default that of the worker's home.
+
+    Returns:
+        trials learnt from, score, model, and whether it was promoted.
+    """
+    folder = store_folder(store) if store else default_store()
+    settings, trials = gathered(folder, space)
+    if len(trials) < _FEWEST:
+        get_run_logger().warning("space %s: %d trials are too few to learn from", space, len(trials))
+        return {"trials": len(trials), "promoted": False}
+    assert settings is not None
+    problem = build(_to_learn(settings))
+    earlier = len(trials) * 4 // 5
+    score = holdout_score(problem, trials, earlier)
+    model = fitted_on(problem, trials)
+    client = connect(tracking_uri)
+    uri = register_predictor(client, model, _ALIAS)
+    promoted = score is not None and promote_registered(client, uri, score)
+    return {
+        "trials": len(trials),
+        "honest_score": None if score is None else score.bound,
+        "model": uri,
+        "promoted": promoted,
+    }
+
+
+def gathered(store: Path, space: str) -> tuple[Settings | None, list[Trial]]:
+    """The settings of the newest search, and all distinct trials in the order in which they ended, of the searches of a
+    space that evaluate alike; of several ways to evaluate, that with most trials."""
+    groups: dict[str, list[tuple[str, SearchFolder]]] = defaultdict(list)
+    for found in searches(store):
+        stored = found.read()
+        if stored["settings"]["space"] == space:
+            groups[stored["fingerprint"]].append((str(stored["created_at"]), found))
+    best: tuple[Settings | None, list[Trial]] = (None, [])
+    for members in groups.values():
+        distinct: dict[str, Trial] = {}
+        for _, found in sorted(members, key=lambda member: member[0]):
+            for trial in TrialHistory(found.trials).trials():
+                if trial.state in (TrialState.DONE, TrialState.DIVERGED):
+                    distinct.setdefault(trial.key, trial)
+        if len(distinct) > len(best[1]):
+            newest = max(members, key=lambda member: member[0])[1]
+            ended = sorted(distinct.values(), key=lambda trial: (trial.finished_at, trial.key))
+            best = stored_settings(newest.id, str(store), None), ended
+    return best
+
+
+def fitted_on(problem: Problem, trials: Sequence[Trial]) -> PredictorModel:
+    """The predictor of a problem, trained on trials of any searches."""
+    strategy, space, n = problem.strategy, problem.space, len(trials)
+    assert isinstance(strategy, Bonas)
+    genotypes = space.parse([trial.architecture for trial in trials])
+    diverged = np.array([trial.state is TrialState.DIVERGED for trial in trials])
+    scores = [problem.objective.score(t.objective) if t.objective is not None else np.nan for t in trials]
+    columns = Trials(genotypes, space.keys(genotypes), np.array(scores), np.ones(n, dtype=bool), diverged)
+    return fit_model(problem, strategy, columns, seed=0)
+
+
+def holdout_score(problem: Problem, trials: Sequence[Trial], earlier: int) -> HonestScore | None:
+    """How well a predictor trained on the first `earlier` trials ranks the others; None where that has no meaning."""
+    later = [trial for trial in trials[earlier:] if trial.objective is not None]
+    model = fitted_on(problem, trials[:earlier])
+    mean, _ = model.predict(problem.space, problem.space.parse([trial.architecture for trial in later]))
+    predicted = [
+        trial.with_changes(predicted_mean=float(value), state=TrialState.DONE)
+        for trial, value in zip(later, mean, strict=True)
+    ]
+    return honest_score(predicted)
+
+
+def _to_learn(settings: Settings) -> Settings:
+    """Settings with which BONAS learns from all the trials there are, whatever method found them."""
+    update = {"name": "bonas", "sampler": "random", "initial": 2, "retrain_every": 1}
+    return settings.model_copy(
+        update={
+            "method": settings.method.model_copy(update=update),
+            "predictor": settings.predictor.model_copy(update={"warm_start": None}),
+        }
+    )
+
+
+def _is_open(found: SearchFolder) -> bool:
+    return not is_locked(found.path) and found.state() != "finished"
+
+
+def _size(found: SearchFolder) -> int:
+    return len(TrialHistory(found.trials).trials())

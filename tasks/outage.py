@@ -1,0 +1,67 @@
+"""Telling a Prefect server that is away from everything else that can go wrong."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+
+import httpx
+from prefect.client.orchestration import get_client
+from prefect.settings import PREFECT_API_URL
+
+_LOOK_EVERY_S = 2.0
+
+
+def is_outage(error: BaseException) -> bool:
+    """Whether an error came from a server that cannot be reached, or that cannot answer."""
+    for cause in _causes(error):
+        if isinstance(cause, httpx.TransportError):
+            return True
+        if isinstance(cause, httpx.HTTPStatusError) and cause.response.status_code >= 500:
+            return True
+        if isinstance(cause, RuntimeError) and "Failed to reach API" in str(cause):
+            return True
+    return False
+
+
+def reason_of(error: BaseException) -> str:
+    """An error in one line."""
+    lines = str(error).splitlines()
+    return f"{type(error).__name__}: {lines[0][:200]}" if lines else type(error).__name__
+
+
+def wait_for_server(between: Callable[[], None] = lambda: None) -> None:
+    """Waits until the server answers, and starts one anew where it is the embedded one that has died.
+
+    Args:
+        between: called between looks; may raise to give up.
+    """
+    while True:
+        between()
+        if not PREFECT_API_URL.value():
+            _restart_embedded()
+        try:
+            with get_client(sync_client=True) as client:
+                if client.api_healthcheck() is None:
+                    return
+        except (httpx.HTTPError, RuntimeError):
+            pass
+        time.sleep(_LOOK_EVERY_S)
+
+
+def _restart_embedded() -> None:
+    from prefect.server.api.server import SubprocessASGIServer
+
+    server = SubprocessASGIServer()
+    if server.server_process is not None and server.server_process.poll() is not None:
+        server.running = False  # it keeps its port: clients know it
+        server.start()
+
+
+def _causes(error: BaseException) -> Iterator[BaseException]:
+    seen: set[int] = set()
+    following: BaseException | None = error
+    while following is not None and id(following) not in seen:
+        seen.add(id(following))
+        yield following
+        following = following.__cause__ or following.__context__
