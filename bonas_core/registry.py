@@ -49,6 +49,11 @@ _BUILT_IN = {
     },
     "network": {
         "nasbench201": "bonas_core.networks.nasbench201:NASBench201Network",
+        **dict.fromkeys(
+            [f"nasnet{blocks}{cells}" for blocks in ("", "-5-blocks", "-7-blocks") for cells in ("", "-two-cells")],
+            "bonas_core.networks.nasnet:cifar_network",
+        ),
+        "nasnet-imagenet": "bonas_core.networks.nasnet:imagenet_network",
     },
 }
 

@@ -177,11 +177,11 @@ class NASNet:
         for block in range(self.blocks):
             operation, source = terms[:, :, block, :, 0], terms[:, :, block, :, 1]
             fed[:, :, 2 + block] = ((operation != 0) & np.take_along_axis(fed, source, axis=2)).any(axis=2)
-        return np.asarray(fed[:, :, 2:].any(axis=2)).all(axis=1)
+        return np.asarray(np.all(np.any(fed[:, :, 2:], axis=2), axis=1))
 
     def parse(self, texts: Sequence[str]) -> Genotypes:
         """Reads cells as `format` prints them."""
-        rows = [self.from_cells(self._read(text), f"cell `{text}`") for text in texts]
+        rows = [self.from_cells(read_cells(text, self._example()), f"cell `{text}`") for text in texts]
         return np.array(rows, dtype=np.int8).reshape(-1, self._genes)
 
     def format(self, genotypes: Genotypes) -> list[str]:
@@ -302,25 +302,6 @@ class NASNet:
         cell = "+".join((groups + [groups[0]] * MAX_BLOCKS)[: self.blocks])
         return ";".join([cell] * self.cells)
 
-    def _read(self, text: str) -> list[Cell]:
-        """What a text spells, as far as it has the form of cells."""
-        cells = []
-        for cell_text in text.strip().split(";"):
-            blocks = []
-            for number, group in enumerate(cell_text.split("+")):
-                terms = []
-                for item in group.strip().strip("|").split("|"):
-                    match = re.fullmatch(r"(\w+)~(\d{1,3})", item)
-                    if match is None:
-                        raise InvalidArchitectureError(
-                            f"cell `{text}`: `{item}` of block {number} is not `operation~source`; write it as "
-                            f"`{self._example()}`"
-                        )
-                    terms.append((match[1], int(match[2])))
-                blocks.append(tuple(terms))
-            cells.append(Cell(tuple(blocks), tuple(range(2, len(blocks) + 2))))
-        return cells
-
     def _fault(self, cell: Cell) -> str | None:
         """The rule of the space that a cell breaks, and the remedy."""
         if len(cell.blocks) != self.blocks:
@@ -343,6 +324,33 @@ SEVEN_BLOCKS = partial(NASNet, 7)
 TWO_CELLS = partial(NASNet, 4, 2)
 FIVE_BLOCKS_TWO_CELLS = partial(NASNet, 5, 2)
 SEVEN_BLOCKS_TWO_CELLS = partial(NASNet, 7, 2)
+
+
+def read_cells(text: str, example: str = _EXAMPLE) -> list[Cell]:
+    """What a text spells, as far as it has the form of cells: any operations, any number of terms and blocks.
+
+    Args:
+        text: as `NASNet.format` prints cells.
+        example: a text of the right form, for messages.
+
+    Raises:
+        InvalidArchitectureError: it has not that form.
+    """
+    cells = []
+    for cell_text in text.strip().split(";"):
+        blocks = []
+        for number, group in enumerate(cell_text.split("+")):
+            terms = []
+            for item in group.strip().strip("|").split("|"):
+                match = re.fullmatch(r"(\w+)~(\d{1,3})", item)
+                if match is None:
+                    raise InvalidArchitectureError(
+                        f"cell `{text}`: `{item}` of block {number} is not `operation~source`; write it as `{example}`"
+                    )
+                terms.append((match[1], int(match[2])))
+            blocks.append(tuple(terms))
+        cells.append(Cell(tuple(blocks), tuple(range(2, len(blocks) + 2))))
+    return cells
 
 
 def _block_text(block: Sequence[Term]) -> str:
