@@ -285,7 +285,7 @@ torch.optim.SGD = Killed
 space = NASNet()
 cell = space.architecture(space.sample(1, np.random.default_rng(3))[0])
 trainer = TrainingEvaluator(
-    space, data=sys.argv[1], train_images=640, validation_images=200, epochs=3, batch_size=64, gradient_clip=5,
+    space, data=sys.argv[1], train_images=320, validation_images=100, epochs=3, batch_size=32, gradient_clip=5,
     augmentation={"crop": 4, "flip": True, "cutout": 16},
     network={"channels": 4, "cells": 3, "auxiliary": True, "drop_path": 0.2, "stem_stride": 2},
 )
@@ -300,7 +300,7 @@ def test_a_process_killed_within_an_epoch_on_real_images_ends_with_the_same_weig
     from data.cifar10.prepare import prepare
 
     images = tmp_path / "cifar10.safetensors"
-    prepare(shared_data, images)
+    prepare(shared_data / "cifar10_lossless_5k.parquet", images)
     ends = {}
     for name, steps in {"whole": [0], "killed": [14, 8, 0]}.items():  # of 10 an epoch
         (tmp_path / name).mkdir()
