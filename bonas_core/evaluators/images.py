@@ -152,4 +152,6 @@ def load_images(path: Path, validation: int | None = None, train: int | None = N
     """The splits of a prepared file; see `split`."""
     images, _ = read_images(path)
     splits = split(images, validation, train)
-    return replace(splits, name=splits.name if train is None else f"{splits.name} ({train} images)")
+    if train is None:
+        return splits
+    return replace(splits, name=f"{splits.name.partition(' (')[0]} ({train} images)")

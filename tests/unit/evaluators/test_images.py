@@ -101,6 +101,8 @@ def test_a_prepared_file_is_data_by_its_path_and_the_name_says_how_much_is_used(
     assert load(str(path)).name == "small"
     part = load(str(path), 20, 40)
     assert part.name == "small (40 images)"
+    write_images(path, replace(IMAGES, name="small (120 images)"), {})
+    assert load(str(path), 20, 40).name == "small (40 images)"
     assert (len(part.validation[1]), len(part.train[1])) == (20, 40)
     assert load_images(path, 20).fingerprint != load_images(path, 24).fingerprint
     assert load_images(path).fingerprint == split(IMAGES).fingerprint
