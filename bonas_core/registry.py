@@ -12,6 +12,12 @@ _BUILT_IN = {
     "space": {
         "nasbench201": "bonas_core.spaces.nasbench201:NASBench201",
         "nasbench101": "bonas_core.spaces.nasbench101:NASBench101",
+        "nasnet": "bonas_core.spaces.nasnet:NASNet",
+        "nasnet-two-cells": "bonas_core.spaces.nasnet:TWO_CELLS",
+        "nasnet-5-blocks": "bonas_core.spaces.nasnet:FIVE_BLOCKS",
+        "nasnet-5-blocks-two-cells": "bonas_core.spaces.nasnet:FIVE_BLOCKS_TWO_CELLS",
+        "nasnet-7-blocks": "bonas_core.spaces.nasnet:SEVEN_BLOCKS",
+        "nasnet-7-blocks-two-cells": "bonas_core.spaces.nasnet:SEVEN_BLOCKS_TWO_CELLS",
     },
     "evaluator": {
         "table": "bonas_core.evaluators.table:TableEvaluator",
@@ -43,6 +49,11 @@ _BUILT_IN = {
     },
     "network": {
         "nasbench201": "bonas_core.networks.nasbench201:NASBench201Network",
+        **dict.fromkeys(
+            [f"nasnet{blocks}{cells}" for blocks in ("", "-5-blocks", "-7-blocks") for cells in ("", "-two-cells")],
+            "bonas_core.networks.nasnet:cifar_network",
+        ),
+        "nasnet-imagenet": "bonas_core.networks.nasnet:imagenet_network",
     },
 }
 

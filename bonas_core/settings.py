@@ -194,19 +194,51 @@ class NetworkSettings(BaseModel):
 
     kind: str | None = Field(None, description="by default the one that belongs to the space")
     channels: int = Field(4, ge=1, le=4096, description="channels of the first stage")
-    cells: int = Field(1, ge=1, le=100, description="cells per stage")
+    cells: int = Field(1, ge=1, le=100, description="cells per stage; of the spaces nasnet, cells in all")
+
+
+class AugmentationSettings(_Model):
+    """Random changes to training images."""
+
+    crop: int = Field(0, ge=0, le=64, description="border, in pixels, out of which an image is cut at random; 0: none")
+    flip: bool = Field(False, description="mirror every second image")
+    cutout: int = Field(0, ge=0, le=512, description="side of the square that is blanked out; 0: none")
 
 
 class TrainingSettings(_Model):
     """Real training of every architecture."""
 
     kind: Literal["training"] = "training"
-    data: str = Field("digits", description="digits, or module:object")
+    data: str = Field("digits", description="digits, prepared images such as cifar10, or module:object")
+    validation_images: int | None = Field(
+        None, ge=1, description="training images held out for the search, of prepared images; by default a tenth"
+    )
+    train_images: int | None = Field(
+        None, ge=1, description="training images to train on, of prepared images; by default all others"
+    )
+    augmentation: AugmentationSettings = Field(default_factory=lambda: AugmentationSettings())
     epochs: int = Field(10, ge=1, le=10_000)
     batch_size: int = Field(128, ge=1)
     learning_rate: float = Field(0.05, gt=0)
+    schedule: Literal["cosine", "step"] = Field(
+        "cosine", description="cosine: falls to 0 step by step; step: is multiplied by decay every decay_epochs"
+    )
+    decay: float = Field(0.97, gt=0, le=1, description="of the schedule `step`")
+    decay_epochs: int = Field(1, ge=1, description="of the schedule `step`")
+    warmup_epochs: int = Field(
+        0, ge=0, description="epochs in which the learning rate rises linearly to its full value"
+    )
     momentum: float = Field(0.9, ge=0, lt=1)
+    nesterov: bool = Field(True, description="Nesterov's momentum")
     weight_decay: float = Field(5e-4, ge=0)
+    gradient_clip: float | None = Field(None, gt=0, description="largest norm of the gradient; by default any")
+    label_smoothing: float = Field(0.0, ge=0, lt=1)
+    auxiliary_weight: float = Field(
+        0.4, ge=0, description="of the loss of an auxiliary head, where the network has one"
+    )
+    precision: Literal["float32", "bfloat16"] = Field(
+        "float32", description="bfloat16: mixed precision, for GPUs that have it"
+    )
     threads: int = Field(1, ge=1, le=1024, description="CPU threads of a training")
     network: NetworkSettings = Field(default_factory=lambda: NetworkSettings())
 

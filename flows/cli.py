@@ -193,7 +193,7 @@ def benchmark(
     name: Annotated[
         str,
         typer.Argument(
-            metavar="NAME", help="table1, table2, figure3, figure4, figure5, protocol, batches or transfer."
+            metavar="NAME", help="table1, table2, figure3, figure4, figure5, protocol, batches, transfer or cells."
         ),
     ],
     space: Annotated[str, typer.Option(help="Space to run on.")] = "nasbench201",

@@ -1,7 +1,7 @@
 """Preparing and checking data sets: `data/X/prepare.py` prepares data set X, `data/X/prepare_Y.py` data set X-Y.
 
 Such a module has `prepare(source, target)`, `check(target)` and `SOURCE`, which says what the source is; it is None
-where none is needed, and `prepare(target)` is then enough.
+where none is needed, and `prepare(target)` is then enough. `SUFFIX` is that of its file, by default that of a table.
 """
 
 from __future__ import annotations
@@ -16,22 +16,27 @@ from flows.presets import prepared_table
 
 
 def prepare(name: str, source: Path | None) -> str:
-    """Writes the prepared table of a data set; says where it is and what is in it."""
+    """Writes the prepared file of a data set; says where it is and what is in it."""
     module = _module(name)
     if module.SOURCE is None:
         if source is not None:
             raise InputError(f"data prepare {name}: it is computed, not read from a file; leave out --source")
-        return str(module.prepare(prepared_table(name)))
+        return str(module.prepare(_target(name, module)))
     if source is None:
         raise InputError(
             f"data prepare {name}: the file is yours to bring; give it with --source PATH ({module.SOURCE})"
         )
-    return str(module.prepare(source, prepared_table(name)))
+    return str(module.prepare(source, _target(name, module)))
 
 
 def check(name: str) -> str:
-    """Checks the prepared table of a data set; says what is in it."""
-    return str(_module(name).check(prepared_table(name)))
+    """Checks the prepared file of a data set; says what is in it."""
+    module = _module(name)
+    return str(module.check(_target(name, module)))
+
+
+def _target(name: str, module: ModuleType) -> Path:
+    return prepared_table(name).with_suffix(getattr(module, "SUFFIX", ".parquet"))
 
 
 def _module(name: str) -> ModuleType:

@@ -11,8 +11,12 @@ from typing import Any
 
 import data
 from bonas_core.errors import SettingsError
+from bonas_core.registry import names
 from bonas_core.settings import Settings, parse_settings, parse_yaml, with_override
 from tasks.workspace import home
+
+SUFFIX = ".safetensors"
+"""Of prepared images."""
 
 _BARE_NAME = re.compile("[a-z0-9-]+")
 _LARGEST = 1 << 20  # bytes of a settings file
@@ -63,7 +67,7 @@ def load_settings(
         tree = with_override(tree, f"budget.trials={trials}")
     if store is not None:
         tree["store"] = store
-    return parse_settings(_with_table(tree), source), path.stem
+    return parse_settings(_with_images(_with_table(tree)), source), path.stem
 
 
 def prepared_table(space: str) -> Path:
@@ -95,6 +99,24 @@ def _with_table(tree: dict[str, Any]) -> dict[str, Any]:
     if isinstance(table, str):
         return {**tree, "evaluator": {**evaluator, "table": str(Path(table).expanduser().absolute())}}
     return tree
+
+
+def _with_images(tree: dict[str, Any]) -> dict[str, Any]:
+    """Names the prepared images of a training in full, where `evaluator.data` is such a data set."""
+    evaluator = tree.get("evaluator")
+    if not isinstance(evaluator, dict) or evaluator.get("kind") != "training":
+        return tree
+    name = evaluator.get("data")
+    if not isinstance(name, str) or name in names("data") or ":" in name:
+        return tree
+    path = Path(name).expanduser().absolute()
+    if _BARE_NAME.fullmatch(name):
+        path = prepared_table(name).with_suffix(SUFFIX)
+        if not path.is_file() and (Path(str(data.__file__)).parent / name / "prepare.py").is_file():
+            raise SettingsError(
+                f"data `{name}` is not prepared; run `bonas data prepare {name} --source PATH` (data/{name}/README.md)"
+            )
+    return {**tree, "evaluator": {**evaluator, "data": str(path)}} if path.suffix == SUFFIX and path.is_file() else tree
 
 
 def _find(source: str) -> Path:

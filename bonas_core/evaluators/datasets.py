@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -31,17 +32,21 @@ class Splits:
     """Names the data in the objective."""
     classes: int
     train: tuple[Tensor, Tensor]
-    """Images, float32 (n, channels, height, width), normalised; labels, int64 (n,), from 0 to `classes` - 1."""
+    """Images (n, channels, height, width): float32, normalised, or uint8 pixels, if `mean` and `std` are given; labels,
+    int64 (n,), from 0 to `classes` - 1."""
     validation: tuple[Tensor, Tensor]
     test: tuple[Tensor, Tensor]
+    mean: tuple[float, ...] = ()
+    """Of every channel, as a fraction of 255."""
+    std: tuple[float, ...] = ()
 
     def __post_init__(self) -> None:
         for part in ("train", "validation", "test"):
             images, labels = getattr(self, part)
-            if images.dtype != torch.float32 or images.ndim != 4 or not len(images):
+            if images.dtype != self._dtype or images.ndim != 4 or not len(images):
                 raise SettingsError(
-                    f"data `{self.name}`: {part} images are {images.dtype} {tuple(images.shape)}; make them float32 "
-                    "(n, channels, height, width) with n > 0"
+                    f"data `{self.name}`: {part} images are {images.dtype} {tuple(images.shape)}; make them "
+                    f"{str(self._dtype).removeprefix('torch.')} (n, channels, height, width) with n > 0"
                 )
             if images.shape[1:] != self.train[0].shape[1:]:
                 raise SettingsError(
@@ -55,28 +60,62 @@ class Splits:
                     f"they are {labels.dtype} {tuple(labels.shape)}"
                 )
 
+        channels = self.train[0].shape[1]
+        if self.mean and not (len(self.mean) == len(self.std) == channels and min(self.std) > 0):
+            raise SettingsError(
+                f"data `{self.name}`: mean {self.mean} and std {self.std} are not {channels} numbers, std above 0; "
+                "give one of each per channel"
+            )
+
+    @property
+    def _dtype(self) -> torch.dtype:
+        return torch.uint8 if self.mean else torch.float32
+
+    def normalised(self, images: Tensor) -> Tensor:
+        """Images of this data set, on any device, as float32 that a network takes."""
+        if not self.mean:
+            return images
+        mean, std = (torch.tensor(one, device=images.device).reshape(-1, 1, 1) for one in (self.mean, self.std))
+        return (images / 255 - mean) / std
+
     @cached_property
     def fingerprint(self) -> str:
         """SHA-256 over the number of classes and the shapes and bytes of all arrays, in the order of the splits."""
         digest = hashlib.sha256(str(self.classes).encode())
+        if self.mean:
+            digest.update(f"{self.mean} {self.std}".encode())
         for tensor in (*self.train, *self.validation, *self.test):
             digest.update(str(tuple(tensor.shape)).encode())
             digest.update(tensor.contiguous().numpy().tobytes())
         return digest.hexdigest()
 
 
-def load(name: str) -> Splits:
-    """A data set by name: `digits`, an entry point of the group `bonas.data`, or `module:function`.
+def load(name: str, validation: int | None = None, train: int | None = None) -> Splits:
+    """A data set by name: `digits`, a prepared file of images, an entry point of the group `bonas.data`, or
+    `module:function`.
 
-    What it names takes no arguments and returns `Splits`.
+    Args:
+        name: what a name or `module:function` stands for takes no arguments and returns `Splits`.
+        validation: images of the training set that a prepared file holds out; by default a tenth.
+        train: images of it to train on; by default all others.
 
     Raises:
-        SettingsError: there is no such data set, or the function returns something else.
+        SettingsError: there is no such data set, the function returns something else, or a data set that is split
+            already is to be split otherwise.
+        TableError: the file cannot be read.
     """
+    if name.endswith(".safetensors"):
+        from bonas_core.evaluators.images import load_images
+
+        return load_images(Path(name), validation, train)
     splits = resolve("data", name)()
     if not isinstance(splits, Splits):
         raise SettingsError(
             f"data `{name}` returns {type(splits).__name__}; return bonas_core.evaluators.datasets.Splits"
+        )
+    if validation is not None or train is not None:
+        raise SettingsError(
+            f"data `{name}` is split already; leave out evaluator.validation_images and evaluator.train_images"
         )
     return splits
 

@@ -1,8 +1,9 @@
 """Real training: an architecture becomes a network, is trained from scratch, and is scored on validation images.
 
 A training is a function of architecture, recipe, seed, device and number of threads: initial weights come from
-the seed, the order of the images from the seed and the epoch. So the weights, the momenta and the number of
-epochs done are all that a checkpoint needs for the training to go on as if nothing had happened.
+the seed, the order of the images and everything random about them from the seed and the epoch. So the weights, the
+momenta and the number of epochs done are all that a checkpoint needs for the training to go on as if nothing had
+happened.
 """
 
 from __future__ import annotations
@@ -12,8 +13,10 @@ import inspect
 import json
 import math
 from collections.abc import Mapping
+from contextlib import AbstractContextManager
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -24,6 +27,7 @@ from torch.nn.functional import cross_entropy
 
 from bonas_core.architecture import Architecture
 from bonas_core.errors import SettingsError, TrainingDivergedError
+from bonas_core.evaluators.augmentation import Augmentation
 from bonas_core.evaluators.base import EvaluationContext, Outcome
 from bonas_core.evaluators.datasets import Splits, load
 from bonas_core.registry import resolve
@@ -36,6 +40,7 @@ CHECKPOINT = "training.safetensors"
 
 _RECIPE = 1  # raised whenever the code below would train differently with the same settings
 _SCORED_AT_ONCE = 1024  # images
+_DRAWS = 1  # tells the stream of augmentation and network from that of the order of images
 _FIGURES = ("objective", "train_loss", "validation_loss")  # what progress and a checkpoint hold of an epoch
 
 
@@ -44,7 +49,9 @@ class NetworkFactory(Protocol):
 
     The network is made on the CPU, and all its weights are drawn from `generator`, a CPU generator. `settings` are
     those of `network` without `kind`: `channels`, `cells`, and whatever else was given. A network that draws random
-    numbers while it trains, such as dropout, works, but its trainings cannot be repeated bit for bit.
+    numbers while it trains should be `EpochAware`: if it draws them elsewhere, as dropout does, it works, but its
+    trainings cannot be repeated bit for bit. In training it may return two outputs, its logits and those of an
+    auxiliary head; parameters named `auxiliary.*` are not counted.
     """
 
     def __call__(
@@ -52,12 +59,26 @@ class NetworkFactory(Protocol):
     ) -> nn.Module: ...
 
 
+@runtime_checkable
+class EpochAware(Protocol):
+    """What a network offers if it changes in the course of its training or draws random numbers in it."""
+
+    def begin_epoch(self, progress: float, generator: torch.Generator) -> None:
+        """Called before every epoch.
+
+        Args:
+            progress: share of the epochs that are done.
+            generator: where this epoch's random numbers are to be drawn from, on the device of the network.
+        """
+
+
 class TrainingEvaluator:
     """Trains every architecture with SGD on images and finds the validation accuracy after the last epoch.
 
-    The recipe of NAS-Bench-201 in small: cross-entropy, Nesterov momentum, learning rate falling to 0 as a cosine,
-    step by step, weight decay on all parameters; but no augmentation. A training that is repeated, or killed and
-    taken up from its checkpoint, gives the same outcome bit for bit on the same machine and number of threads.
+    Cross-entropy, momentum, a learning rate that changes step by step, weight decay on all parameters. By default the
+    recipe of NAS-Bench-201 in small, without augmentation; the settings of DARTS are the preset `cifar10-bonas`. A
+    training that is repeated, or killed and taken up from its checkpoint, gives the same outcome bit for bit on the
+    same machine and number of threads.
 
     The defaults suit the digits: about two seconds per training on one core; good cells reach 98 to 99 %, most of the
     poorer ones 95 to 97 %, and cells that join nothing to the output 10 %. Seeds move a cell by about as much as
@@ -65,16 +86,28 @@ class TrainingEvaluator:
 
     Args:
         space: the space of the architectures.
-        data: name of a data set (see `datasets.load`), or the data.
+        data: name of a data set or path of prepared images (see `datasets.load`), or the data.
+        validation_images: see `datasets.load`.
+        train_images: see `datasets.load`.
+        augmentation: of the training images: `crop`, `flip`, `cutout` (see `Augmentation`).
         epochs: passes over the training images.
         batch_size: largest number of images in a step; the batches of an epoch differ in size by at most one.
-        learning_rate: of the first step.
+        learning_rate: of the first step after the warm-up.
+        schedule: `cosine` falls to 0, `step` is multiplied by `decay` every `decay_epochs`.
+        decay: see `schedule`.
+        decay_epochs: see `schedule`.
+        warmup_epochs: in which the learning rate rises linearly to its full value; the schedule runs from the start.
         momentum: of SGD; 0 for none.
+        nesterov: whether the momentum is Nesterov's.
         weight_decay: of SGD.
+        gradient_clip: largest norm of the gradient of all parameters; None for any.
+        label_smoothing: of the cross-entropy in training.
+        auxiliary_weight: of the loss of a second output, which a network may return in training.
+        precision: `float32`, or `bfloat16` for mixed precision.
         threads: of the CPU, part of the recipe, since they decide in which order sums are added.
-        network: settings of the network: `channels` of the first stage (4), `cells` per stage (1), and `kind`: by
-            default the one registered under the space's name, or `module:object` for a `NetworkFactory` of your own,
-            which the fingerprint knows by name and settings only: rename it when its code changes.
+        network: settings of the network: `channels` of the first stage (4), `cells` (1), and `kind`: by default the one
+            registered under the space's name, or `module:object` for a `NetworkFactory` of your own, which the
+            fingerprint knows by name and settings only: rename it when its code changes.
 
     Raises:
         SettingsError: the data or the network cannot be found, or the network does not take these settings.
@@ -88,21 +121,43 @@ class TrainingEvaluator:
         space: SearchSpace,
         *,
         data: str | Splits = "digits",
+        validation_images: int | None = None,
+        train_images: int | None = None,
+        augmentation: Mapping[str, Any] | None = None,
         epochs: int = 10,
         batch_size: int = 128,
         learning_rate: float = 0.05,
+        schedule: str = "cosine",
+        decay: float = 0.97,
+        decay_epochs: int = 1,
+        warmup_epochs: int = 0,
         momentum: float = 0.9,
+        nesterov: bool = True,
         weight_decay: float = 5e-4,
+        gradient_clip: float | None = None,
+        label_smoothing: float = 0.0,
+        auxiliary_weight: float = 0.4,
+        precision: str = "float32",
         threads: int = 1,
         network: Mapping[str, Any] | None = None,
     ) -> None:
         self.space = space
-        self._data = load(data) if isinstance(data, str) else data
+        self._data = load(data, validation_images, train_images) if isinstance(data, str) else data
+        self._augmentation = Augmentation(**(augmentation or {}))
         self._epochs = epochs
         self._batch_size = batch_size
         self._learning_rate = learning_rate
+        self._schedule = schedule
+        self._decay = decay
+        self._decay_epochs = decay_epochs
+        self._warmup_epochs = warmup_epochs
         self._momentum = momentum
+        self._nesterov = nesterov and momentum > 0
         self._weight_decay = weight_decay
+        self._gradient_clip = gradient_clip
+        self._label_smoothing = label_smoothing
+        self._auxiliary_weight = auxiliary_weight
+        self._precision = precision
         self._threads = threads
         self._network_settings = {"channels": 4, "cells": 1, **(network or {})}
         kind = self._network_settings.pop("kind", None) or space.name
@@ -120,6 +175,18 @@ class TrainingEvaluator:
             "threads": threads,
             "network": {"kind": kind, **self._network_settings},
         }
+        # what was added later counts where it is used, so that searches of before can go on
+        later: dict[str, tuple[object, object]] = {
+            "augmentation": (asdict(self._augmentation), asdict(Augmentation())),
+            "schedule": ([schedule, decay, decay_epochs] if schedule == "step" else schedule, "cosine"),
+            "warmup_epochs": (warmup_epochs, 0),
+            "nesterov": (nesterov, True),
+            "gradient_clip": (gradient_clip, None),
+            "label_smoothing": (label_smoothing, 0.0),
+            "auxiliary_weight": (auxiliary_weight, 0.4),
+            "precision": (precision, "float32"),
+        }
+        recipe |= {name: value for name, (value, usual) in later.items() if value != usual}
         self.fingerprint = hashlib.sha256(json.dumps(recipe, sort_keys=True).encode()).hexdigest()
 
     def evaluate(self, architecture: Architecture, context: EvaluationContext) -> Outcome:
@@ -150,7 +217,7 @@ class TrainingEvaluator:
             network.parameters(),
             lr=self._learning_rate,
             momentum=self._momentum,
-            nesterov=self._momentum > 0,
+            nesterov=self._nesterov,
             weight_decay=self._weight_decay,
         )
         identity = {"recipe": self.fingerprint, "architecture": architecture.key, "seed": str(context.seed)}
@@ -162,7 +229,7 @@ class TrainingEvaluator:
         )
         for epoch in range(done + 1, self._epochs + 1):
             train_loss = self._train(network, optimiser, train, epoch, context.seed)
-            validation_loss, accuracy = _score(network, validation)
+            validation_loss, accuracy = self._score(network, validation)
             for name, loss in (("training", train_loss), ("validation", validation_loss)):
                 if not math.isfinite(loss):
                     raise TrainingDivergedError(
@@ -174,8 +241,12 @@ class TrainingEvaluator:
                 _save(path, {**identity, "epoch": epoch, **figures}, network, optimiser)
             context.progress(epoch, figures)
         metrics = {name: figure for name, figure in figures.items() if name != "objective"}
-        metrics["test"] = _score(network, test)[1]
-        params = sum(parameter.numel() for parameter in network.parameters() if parameter.requires_grad)
+        metrics["test"] = self._score(network, test)[1]
+        params = sum(
+            parameter.numel()
+            for name, parameter in network.named_parameters()
+            if parameter.requires_grad and not name.startswith("auxiliary.")
+        )
         return Outcome(figures["objective"], metrics, self._epochs, params)
 
     def _train(
@@ -185,18 +256,64 @@ class TrainingEvaluator:
         images, labels = pair
         n = len(images)
         order = torch.from_numpy(np.random.default_rng([seed, epoch]).permutation(n)).to(images.device)
+        # random numbers of an epoch follow from seed and epoch: a checkpoint needs no state of generators
+        image_draws, network_draws = (
+            torch.Generator(images.device).manual_seed(int(state))
+            for state in np.random.SeedSequence([seed, epoch, _DRAWS]).generate_state(2, np.uint64) >> np.uint64(1)
+        )
+        if isinstance(network, EpochAware):
+            network.begin_epoch((epoch - 1) / self._epochs, network_draws)
         steps = math.ceil(n / self._batch_size)
         total = torch.zeros((), device=images.device)
         network.train()
         for step, rows in enumerate(order.tensor_split(steps), start=(epoch - 1) * steps):
             for group in optimiser.param_groups:
-                group["lr"] = self._learning_rate * (1 + math.cos(math.pi * step / (steps * self._epochs))) / 2
+                group["lr"] = self._rate(step, steps)
+            moved = self._augmentation.moved(images[rows], image_draws)
+            inputs = self._augmentation.cut_out(self._data.normalised(moved), image_draws)
             optimiser.zero_grad()
-            loss = cross_entropy(network(images[rows]), labels[rows])
+            with self._mixed(images.device):
+                outputs = network(inputs)
+                loss = self._loss(outputs, labels[rows])
             torch.autograd.backward(loss)
+            if self._gradient_clip is not None:
+                nn.utils.clip_grad_norm_(network.parameters(), self._gradient_clip)
             optimiser.step()
             total += loss.detach() * len(rows)
         return total.item() / n
+
+    def _loss(self, outputs: Tensor | tuple[Tensor, Tensor], labels: Tensor) -> Tensor:
+        """Of logits, or of logits and those of an auxiliary head."""
+        logits, auxiliary = outputs if isinstance(outputs, tuple) else (outputs, None)
+        loss = cross_entropy(logits, labels, label_smoothing=self._label_smoothing)
+        if auxiliary is None:
+            return loss
+        return loss + self._auxiliary_weight * cross_entropy(auxiliary, labels, label_smoothing=self._label_smoothing)
+
+    def _rate(self, step: int, steps: int) -> float:
+        """Learning rate of a step, of so many an epoch."""
+        if self._schedule == "cosine":
+            rate = self._learning_rate * (1 + math.cos(math.pi * step / (steps * self._epochs))) / 2
+        else:
+            rate = self._learning_rate * self._decay ** (step // (steps * self._decay_epochs))
+        warmup = steps * self._warmup_epochs
+        return rate * (step + 1) / warmup if step < warmup else rate
+
+    def _mixed(self, device: torch.device) -> AbstractContextManager[None]:
+        return torch.autocast(device.type, torch.bfloat16, enabled=self._precision == "bfloat16")
+
+    def _score(self, network: nn.Module, pair: tuple[Tensor, Tensor]) -> tuple[float, float]:
+        """Mean loss, and accuracy in percent."""
+        images, labels = pair
+        parts = math.ceil(len(images) / _SCORED_AT_ONCE)
+        loss, correct = 0.0, 0
+        network.eval()
+        with torch.inference_mode(), self._mixed(images.device):
+            for x, y in zip(images.tensor_split(parts), labels.tensor_split(parts), strict=True):
+                logits = network(self._data.normalised(x))
+                loss += cross_entropy(logits, y, reduction="sum").item()
+                correct += int((logits.argmax(dim=1) == y).sum())
+        return loss / len(labels), 100 * correct / len(labels)
 
 
 def _network_factory(kind: str, settings: Mapping[str, Any]) -> NetworkFactory:
@@ -206,20 +323,6 @@ def _network_factory(kind: str, settings: Mapping[str, Any]) -> NetworkFactory:
     except TypeError as error:
         raise SettingsError(f"network `{kind}`: {error}; check the settings under evaluator.network") from None
     return factory
-
-
-def _score(network: nn.Module, pair: tuple[Tensor, Tensor]) -> tuple[float, float]:
-    """Mean loss, and accuracy in percent."""
-    images, labels = pair
-    parts = math.ceil(len(images) / _SCORED_AT_ONCE)
-    loss, correct = 0.0, 0
-    network.eval()
-    with torch.inference_mode():
-        for x, y in zip(images.tensor_split(parts), labels.tensor_split(parts), strict=True):
-            logits = network(x)
-            loss += cross_entropy(logits, y, reduction="sum").item()
-            correct += int((logits.argmax(dim=1) == y).sum())
-    return loss / len(labels), 100 * correct / len(labels)
 
 
 def _save(path: Path, metadata: Mapping[str, object], network: nn.Module, optimiser: torch.optim.SGD) -> None:

@@ -6,7 +6,6 @@ cells; then batch norm, ReLU, the mean over pixels, and a linear classifier. Bat
 
 from __future__ import annotations
 
-import math
 from functools import reduce
 
 import torch
@@ -14,6 +13,7 @@ from torch import Tensor, nn
 
 from bonas_core.architecture import Architecture
 from bonas_core.errors import InvalidArchitectureError
+from bonas_core.networks.layers import convolution, draw_weights, linear, relu_conv_norm
 from bonas_core.spaces.nasbench201 import CELL_EDGES, OPERATIONS
 
 
@@ -61,7 +61,7 @@ class NASBench201Network(nn.Module):
                 "its space with evaluator.network.kind"
             )
         C = channels
-        self.stem = nn.Sequential(_convolution(in_channels, C, 3), nn.BatchNorm2d(C))
+        self.stem = nn.Sequential(convolution(in_channels, C, 3), nn.BatchNorm2d(C))
         self.stages = nn.Sequential(
             *(_Cell(operations, C) for _ in range(cells)),
             _Reduction(C, 2 * C),
@@ -70,15 +70,8 @@ class NASBench201Network(nn.Module):
             *(_Cell(operations, 4 * C) for _ in range(cells)),
         )
         self.norm = nn.BatchNorm2d(4 * C)
-        # made on `meta`, here and below: elsewhere, constructors draw weights from the global generator
-        self.classifier = nn.Linear(4 * C, classes, device="meta").to_empty(device="cpu")
-        with torch.no_grad():
-            for module in self.modules():
-                if isinstance(module, nn.Conv2d | nn.Linear):
-                    bound = 1 / math.sqrt(module.weight[0].numel())
-                    module.weight.uniform_(-bound, bound, generator=generator)
-                    if module.bias is not None:
-                        module.bias.uniform_(-bound, bound, generator=generator)
+        self.classifier = linear(4 * C, classes)
+        draw_weights(self, generator)
 
     def forward(self, images: Tensor) -> Tensor:
         """Images (B, in_channels, height, width) to logits (B, classes)."""
@@ -114,9 +107,9 @@ class _Reduction(nn.Module):
 
     def __init__(self, inputs: int, outputs: int) -> None:
         super().__init__()
-        self.body = nn.Sequential(*_relu_conv_norm(inputs, outputs, 3, stride=2), *_relu_conv_norm(outputs, outputs, 3))
+        self.body = nn.Sequential(*relu_conv_norm(inputs, outputs, 3, stride=2), *relu_conv_norm(outputs, outputs, 3))
         # ceil_mode: an odd side is rounded up as the strided convolution does; on the benchmark's even sides it is idle
-        self.shortcut = nn.Sequential(nn.AvgPool2d(2, ceil_mode=True), _convolution(inputs, outputs, 1))
+        self.shortcut = nn.Sequential(nn.AvgPool2d(2, ceil_mode=True), convolution(inputs, outputs, 1))
 
     def forward(self, x: Tensor) -> Tensor:
         total: Tensor = self.shortcut(x) + self.body(x)
@@ -128,15 +121,4 @@ def _operation(name: str, channels: int) -> nn.Module:
         return nn.Identity()
     if name == "avg_pool_3x3":
         return nn.AvgPool2d(3, stride=1, padding=1, count_include_pad=False)
-    return nn.Sequential(*_relu_conv_norm(channels, channels, 1 if name == "nor_conv_1x1" else 3))
-
-
-def _relu_conv_norm(inputs: int, outputs: int, kernel: int, stride: int = 1) -> tuple[nn.Module, ...]:
-    return nn.ReLU(), _convolution(inputs, outputs, kernel, stride), nn.BatchNorm2d(outputs)
-
-
-def _convolution(inputs: int, outputs: int, kernel: int, stride: int = 1) -> nn.Conv2d:
-    convolution = nn.Conv2d(inputs, outputs, kernel, stride, padding=kernel // 2, bias=False, device="meta")
-    # with channels last, convolutions on CPUs are up to a third faster
-    convolution.weight = nn.Parameter(torch.empty(convolution.weight.shape, memory_format=torch.channels_last))
-    return convolution
+    return nn.Sequential(*relu_conv_norm(channels, channels, 1 if name == "nor_conv_1x1" else 3))

@@ -23,6 +23,7 @@ def benchmarks() -> dict[str, Benchmark]:
         "figure3": _figure3,
         **{name: partial(_study, name, study) for name, study in STUDIES.items()},
         "transfer": _transfer,
+        "cells": _cells,
     }
 
 
@@ -83,6 +84,14 @@ def _figure3(
     from flows.benchmarks.figure3 import figure3
 
     return figure3(space, seeds, methods, jobs, overrides, folder)
+
+
+def _cells(
+    space: str, seeds: int, methods: Sequence[str] | None, jobs: int, overrides: Sequence[str], folder: Path
+) -> str:
+    from flows.benchmarks.cells import cells
+
+    return cells(folder)
 
 
 def _written(name: str, results: Results, folder: Path) -> str:

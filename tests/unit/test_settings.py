@@ -122,7 +122,10 @@ FAULTS = [
     ({"budget": {"trails": 5}}, "`budget.trails` is not a setting; use one of hours, stop_at, trials"),
     ({"predictor": {"depth": 5}}, "`predictor.depth` is not a setting; use one of batch_size, ensemble, epochs, "),
     ({"evaluator": {"tabel": "x"}}, "`evaluator.tabel` is not a setting; use one of direction, kind, objective, "),
-    ({"evaluator": {"kind": "training", "lr": 1}}, "`evaluator.lr` is not a setting; use one of batch_size, data, "),
+    (
+        {"evaluator": {"kind": "training", "lr": 1}},
+        "`evaluator.lr` is not a setting; use one of augmentation, auxiliary_weight, batch_size, ",
+    ),
     ({"budget": {"trials": "many"}}, "`budget.trials`: input should be a valid integer"),
     ({"budget": {"trials": 1.5}}, "`budget.trials`: input should be a valid integer"),
     ({"budget": {"trials": 0}}, "`budget.trials`: input should be greater than or equal to 1 (it is `0`)"),

@@ -368,7 +368,7 @@ def test_a_network_of_ones_own_is_named_as_module_and_object(tmp_path: Path) -> 
 @pytest.mark.parametrize(
     ("network", "message"),
     [
-        ({"kind": "resnet"}, r"network `resnet` is unknown; use one of nasbench201, or module:object"),
+        ({"kind": "resnet"}, r"network `resnet` is unknown; use one of nasbench201, nasnet, .* or module:object"),
         ({"kind": "no_such_module:Network"}, r"network `no_such_module:Network` cannot be loaded"),
         ({"kind": "torch.nn:NoSuchNetwork"}, r"`torch.nn:NoSuchNetwork` cannot be loaded .*NoSuchNetwork"),
         ({"width": 3}, r"network `nasbench201`: .*'width'; check the settings under evaluator\.network"),
@@ -381,6 +381,6 @@ def test_networks_that_cannot_be_made_are_refused_before_any_training(network: d
 
 def test_a_space_without_a_network_asks_for_one() -> None:
     with pytest.raises(
-        SettingsError, match=r"network `nasbench101` is unknown; use one of nasbench201, or module:object"
+        SettingsError, match=r"network `nasbench101` is unknown; use one of nasbench201, nasnet, .* or module:object"
     ):
         TrainingEvaluator(NASBench101(), data=FEW)

@@ -1,0 +1,157 @@
+"""Image data sets on disk: one file of raw pixels, memory-mapped, with a digest of its content.
+
+`bonas data prepare` writes such files. A training reads the whole of one as bytes and makes numbers of them batch by
+batch, on its own device.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save
+
+from bonas_core.errors import SettingsError, TableError
+from bonas_core.evaluators.datasets import Splits
+from bonas_core.storage import write_whole
+
+SUFFIX = ".safetensors"
+_ARRAYS = ("train_images", "train_labels", "test_images", "test_labels")
+
+
+@dataclass(frozen=True, eq=False)
+class ImageSet:
+    """A data set as it was published: a training set, of which a search holds out a part, and a test set.
+
+    Images are uint8 (n, channels, height, width), labels uint8 (n,).
+    """
+
+    name: str
+    """Names the data in objectives; says so where the pixels are not the published ones."""
+    classes: int
+    mean: tuple[float, ...]
+    """Of every channel over the training set, as fractions of the largest value."""
+    std: tuple[float, ...]
+    train_images: NDArray[np.uint8]
+    train_labels: NDArray[np.uint8]
+    test_images: NDArray[np.uint8]
+    test_labels: NDArray[np.uint8]
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of shapes and bytes of all arrays."""
+        found = hashlib.sha256()
+        for name in _ARRAYS:
+            array = getattr(self, name)
+            found.update(f"{name} {array.shape}\n".encode())
+            found.update(np.ascontiguousarray(array).data)
+        return found.hexdigest()
+
+
+def write_images(path: Path, images: ImageSet, described: Mapping[str, str]) -> None:
+    """Writes a data set, whole or not at all.
+
+    Args:
+        path: of the file; its folder is there.
+        images: what to write.
+        described: where it comes from; `read_images` gives it back.
+    """
+    metadata = {
+        **described,
+        "name": images.name,
+        "classes": str(images.classes),
+        "mean": " ".join(map(repr, images.mean)),
+        "std": " ".join(map(repr, images.std)),
+        "digest": images.digest,
+    }
+    write_whole(path, save({name: np.ascontiguousarray(getattr(images, name)) for name in _ARRAYS}, metadata))
+
+
+def read_images(path: Path, check: bool = False) -> tuple[ImageSet, dict[str, str]]:
+    """A data set that `write_images` wrote, memory-mapped, and where it comes from.
+
+    Args:
+        path: of the file.
+        check: whether to compare its content with its digest, which reads all of it.
+
+    Raises:
+        TableError: it is missing, damaged, or something else.
+    """
+    if not path.is_file():
+        raise TableError(f"images `{path}` do not exist; write them with `bonas data prepare`")
+    try:
+        with safe_open(path, framework="pt") as file:
+            metadata: dict[str, str] = file.metadata() or {}
+            arrays = {name: file.get_tensor(name).numpy() for name in _ARRAYS}
+        mean, std = (tuple(map(float, metadata[name].split())) for name in ("mean", "std"))
+        images = ImageSet(metadata["name"], int(metadata["classes"]), mean, std, **arrays)
+        written = metadata["digest"]
+    except (OSError, SafetensorError, KeyError, ValueError) as error:
+        reason = str(error).splitlines()[0]
+        raise TableError(
+            f"images `{path}` cannot be read ({reason}); write them again with `bonas data prepare`"
+        ) from None
+    if check and images.digest != written:
+        raise TableError(f"images `{path}` have changed since they were prepared; prepare them again")
+    return images, metadata
+
+
+def split(images: ImageSet, validation: int | None = None, train: int | None = None) -> Splits:
+    """Holds out a part of the training set for the search; the test set is left to reports.
+
+    The training images are shuffled within their classes (NumPy's `RandomState(0)`) and dealt out class by class: the
+    first are held out, those that follow are trained on. Every part has all classes in equal shares, and a smaller
+    `train` is a part of a larger one.
+
+    Args:
+        images: the data set.
+        validation: images held out; by default a tenth.
+        train: images to train on; by default all others.
+
+    Raises:
+        SettingsError: there are not so many.
+    """
+    count = len(images.train_labels)
+    held_out = count // 10 if validation is None else validation
+    kept = count - held_out if train is None else train
+    if held_out < 1 or kept < 1 or held_out + kept > count:
+        raise SettingsError(
+            f"data `{images.name}`: {held_out} images to validate and {kept} to train on are not 1 or more each of its "
+            f"{count}; change evaluator.validation_images or evaluator.train_images"
+        )
+    rng = np.random.RandomState(0)  # unlike default_rng, its streams never change between numpy versions
+    turn = np.empty(count, dtype=np.int64)  # of every image among those of its class
+    for label in range(images.classes):
+        members = np.flatnonzero(images.train_labels == label)
+        turn[rng.permutation(members)] = np.arange(len(members))
+    order = np.lexsort((images.train_labels, turn))
+
+    def pair(pixels: NDArray[np.uint8], labels: NDArray[np.uint8]) -> tuple[torch.Tensor, torch.Tensor]:
+        return torch.from_numpy(pixels), torch.from_numpy(labels.astype(np.int64))
+
+    parts = [order[:held_out], order[held_out : held_out + kept]]
+    validated, trained = (pair(images.train_images[rows], images.train_labels[rows]) for rows in parts)
+    return Splits(
+        images.name,
+        images.classes,
+        trained,
+        validated,
+        pair(images.test_images, images.test_labels),
+        images.mean,
+        images.std,
+    )
+
+
+def load_images(path: Path, validation: int | None = None, train: int | None = None) -> Splits:
+    """The splits of a prepared file; see `split`."""
+    images, _ = read_images(path)
+    splits = split(images, validation, train)
+    if train is None:
+        return splits
+    return replace(splits, name=f"{splits.name.partition(' (')[0]} ({train} images)")
