@@ -311,3 +311,21 @@ def test_a_yaml_file_of_ones_own_is_searched_by_its_name(tmp_path: Path) -> None
     settings, name = load_settings("mine.yaml")
     assert default_id(name, settings, overrides=False) == "mine-s4"
     assert default_id("my module:Space", settings, overrides=False) == "my-module-Space-s4"
+
+
+def test_images_that_are_missing_or_wrong_are_refused(refused: Callable[..., str], tmp_path: Path) -> None:
+    assert "data `cifar10` is not prepared; run `bonas data prepare cifar10 --source PATH`" in refused(
+        "search", "cifar10-small"
+    )
+    assert "does not exist; give --source PATH" in refused("data", "prepare", "cifar10", "--source", tmp_path / "none")
+    other = tmp_path / "cifar-10-python.tar.gz"
+    other.write_bytes(b"something else")
+    assert "it should be c58f30108f718f92721af3b95e74349a" in refused("data", "prepare", "cifar10", "--source", other)
+    assert "cannot be read" in refused(
+        "search", "quickstart", "--set", f"evaluator.data={written_as(tmp_path / 'mine.safetensors', b'not images')}"
+    )
+
+
+def written_as(path: Path, content: bytes) -> Path:
+    path.write_bytes(content)
+    return path

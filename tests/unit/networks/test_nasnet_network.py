@@ -1,7 +1,9 @@
 from itertools import permutations
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 import torch
 from hypothesis import given
@@ -25,7 +27,9 @@ from bonas_core.networks.published import IMAGES, PUBLISHED, Layout, published, 
 from bonas_core.networks.size import network_size
 from bonas_core.registry import names, resolve
 from bonas_core.spaces.nasnet import OPERATIONS, Cell, NASNet
+from flows.benchmarks import cells
 from flows.benchmarks.cells import sizes, table
+from flows.benchmarks.command import run_benchmark
 
 SPACE = NASNet()
 SKIPS = Cell(((("skip_connect", 0), ("skip_connect", 1)),), (2,))
@@ -379,3 +383,13 @@ def test_counting_leaves_a_network_as_it_is() -> None:
 def test_a_layout_names_its_cells() -> None:
     assert published("PNASNet-5").layouts["imagenet"] == Layout(54, (3, 2, 2))
     assert len(published_network("PNASNet-5", "imagenet", generator=seeded(), own=True).cells) == 2 + 3 + 1 + 2 + 1 + 2
+
+
+def test_the_benchmark_writes_rows_and_table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    few = sizes(["LaNet"], ["cifar10"])
+    monkeypatch.setattr(cells, "sizes", lambda: few)
+    text = run_benchmark("cells", "nasbench201", 1, None, 1, [], tmp_path)
+    (row,) = pq.ParquetFile(tmp_path / "cells.parquet").read().to_pylist()
+    assert {"cell", "dataset", "channels", "params", "mult_adds", "paper_params", "paper_mult_adds"} <= set(row)
+    assert row == few[0]
+    assert (tmp_path / "cells.md").read_text() in text
