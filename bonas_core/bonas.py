@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from bonas_core import regression
 from bonas_core.acquisition import ExpectedAddition, log_expected_improvement
+from bonas_core.errors import ModelError
 from bonas_core.predictors.base import Predictor, PredictorWeights
 from bonas_core.predictors.losses import loss_weights
 from bonas_core.randomness import Purpose, derived_seed, generator
@@ -217,7 +218,17 @@ class Bonas:
         return self._state is not None and self.is_sampler_state(self._state, trials, seed)
 
     def remember_sampler(self, state: SamplerState) -> None:
-        """Takes a state that was learnt before, so that `update_sampler` need not learn it again."""
+        """Takes a state that was learnt before, so that `update_sampler` need not learn it again.
+
+        Raises:
+            ModelError: it is not a state of this sampler.
+        """
+        assert isinstance(self.sampler, LearningSampler)
+        fresh = self.sampler.start(self.space, np.random.default_rng(0))
+        if {name: array.shape for name, array in state.learnt.items()} != {
+            name: array.shape for name, array in fresh.items()
+        }:
+            raise ModelError(f"the state `{state.version}` of a sampler has arrays of another sampler; remove its file")
         self._state = state
 
     def training_size(self, trials: Trials) -> int:

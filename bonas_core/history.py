@@ -73,6 +73,7 @@ SCHEMA = pa.schema(
 
 _COMPACT_AT = 200
 _LARGEST = 1 << 30  # bytes of a part, packed and unpacked: it may have been made by somebody else
+_MOST_TRIALS = 10_000_000
 _STORED = [state.value for state in TrialState if state is not TrialState.RUNNING]
 _MERGED = re.compile(r"compacted-\d+-(\d+)-[0-9a-f]{8}")
 
@@ -230,8 +231,7 @@ def read_part(path: Location) -> pa.Table:
     data = read_whole(path, _LARGEST)
     try:
         file = pq.ParquetFile(pa.BufferReader(data), page_checksum_verification=True)
-        groups = [file.metadata.row_group(number) for number in range(file.metadata.num_row_groups)]
-        size = sum(group.total_byte_size for group in groups)
+        size = _unpacked(data, file.metadata)
         if size > _LARGEST or file.metadata.num_rows > _LARGEST // 100:
             raise StoreError(f"history part `{path}` unpacks to {size} bytes, more than a search has; remove it")
         version = (file.schema_arrow.metadata or {}).get(b"bonas.history.schema_version", b"none").decode()
@@ -248,16 +248,53 @@ def read_part(path: Location) -> pa.Table:
             f"history part `{path}` cannot be read ({reason}); resume the search: it sets the part aside and does its "
             "trials again"
         ) from None
-    if len(table) and pc.min(table["trial"]).as_py() < 0:
-        raise StoreError(f"history part `{path}` holds a trial with a negative number; remove it")
-    foreign = set(pc.unique(table["state"]).to_pylist()) - set(_STORED)
-    if foreign:
-        raise StoreError(f"history part `{path}` holds a trial in state `{min(foreign)[:80]}`; remove it")
+    fault = _fault(table)
+    if fault:
+        raise StoreError(f"history part `{path}` was not written by a search: {fault}; remove it")
     return table
 
 
+def _unpacked(data: bytes, metadata: pq.FileMetaData) -> int:
+    """About as many bytes as a part takes in memory: a text that a million rows share is stored once."""
+    groups = [metadata.row_group(number) for number in range(metadata.num_row_groups)]
+    size = sum(int(group.total_byte_size) for group in groups)
+    if size * metadata.num_rows <= _LARGEST:
+        return size
+    texts = [field.name for field in SCHEMA if field.type == pa.string()]
+    file = pq.ParquetFile(pa.BufferReader(data), read_dictionary=texts)
+    known = [name for name in texts if name in file.schema_arrow.names]
+    for column in file.read(columns=known).columns:
+        for chunk in column.chunks:
+            if isinstance(chunk, pa.DictionaryArray):
+                lengths = pc.fill_null(pc.binary_length(chunk.dictionary), 0).to_numpy(zero_copy_only=False)
+                size += int(lengths[chunk.indices.drop_null().to_numpy()].sum())
+    return size
+
+
+def _fault(table: pa.Table) -> str | None:
+    """What no search would have written."""
+    trials = table["trial"].to_numpy()
+    if len(trials) and not (trials.min() >= 0 and trials.max() < _MOST_TRIALS):
+        return f"a trial has the number {trials.max() if trials.min() >= 0 else trials.min()}"
+    foreign = set(pc.unique(table["state"]).to_pylist()) - set(_STORED)
+    if foreign:
+        return f"a trial is in state `{min(foreign)[:80]}`"
+    for name in ("sampler", "seed", "attempt", "surrogate_s"):
+        if table[name].null_count:
+            return f"a trial has no `{name}`"
+    if pc.any(pc.is_nan(table["objective"])).as_py():
+        return "an objective is not a number"
+    return None
+
+
 def _trials(table: pa.Table) -> list[Trial]:
-    columns = {name: table[name].to_pylist() for name in SCHEMA.names}
+    try:
+        columns = {name: table[name].to_pylist() for name in SCHEMA.names}
+    except (pa.ArrowException, ValueError, OverflowError) as error:
+        raise StoreError(
+            f"a history holds what no search writes ({str(error).splitlines()[0][:200]}); `bonas store check` may tell "
+            "which part, remove it"
+        ) from None
     columns["state"] = [TrialState(state) for state in columns["state"]]
     columns["metrics"] = [{sys.intern(name): figure for name, figure in pairs or ()} for pairs in columns["metrics"]]
     for name in ("sampler", "predictor_version", "device"):  # the same few texts, kept once

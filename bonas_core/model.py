@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -51,6 +52,11 @@ class PredictorModel:
             ModelError: the model is of another space, or of another version of its encoding.
         """
         self.check_space(space)
+        if ":" in str(self.settings.kind):  # a file must not say which code is loaded and called
+            raise ModelError(
+                f"predictor of kind `{self.settings.kind}` is named by a model file, which may come from anywhere; "
+                "register it as an entry point `bonas.predictor` and train with that name"
+            )
         predictor: Predictor = resolve("predictor", str(self.settings.kind))(space, self.settings)
         features = predictor.embed(self.fitted.weights, space.encode(genotypes))
         mean, std = self.surrogate.predict_scores(features)
@@ -144,6 +150,35 @@ def read_model(path: Location) -> PredictorModel:
         ) from None
 
 
+def _check_parts(
+    settings: PredictorSettings, regression: BayesianLinearRegression, targets: Targets, size: int
+) -> None:
+    """Checks what would fail, or take all memory, only later; `size` is the number of weights."""
+    units, layers = settings.width or 1, settings.layers or 1
+    if str(settings.kind) == "mlp":
+        inner = sum(a * b for a, b in pairwise(settings.widths))
+    elif str(settings.kind) in ("gcn", "lstm"):
+        inner = (layers - 1) * units**2
+    else:
+        inner = 0
+    if inner * (settings.ensemble or 1) > size:
+        raise ValueError("it has fewer weights than its settings say")
+    arrays = (regression.offset, regression.weights, regression.basis, regression.shrinkage)
+    if not all(
+        np.issubdtype(array.dtype, np.floating) and np.isfinite(array).all()
+        for array in (*arrays, targets.nodes, targets.node_values)
+    ):
+        raise ValueError("not all of its numbers are finite")
+    columns = len(regression.offset) + bool(regression.intercept)
+    shapes = [array.shape for array in arrays[1:4]]
+    if regression.basis.ndim != 2 or shapes != [(columns,), (len(regression.basis), columns), (len(regression.basis),)]:
+        raise ValueError("the arrays of its regression do not belong together")
+    if targets.nodes.ndim != 1 or targets.nodes.shape != targets.node_values.shape or not len(targets.nodes):
+        raise ValueError("the arrays of its targets do not belong together")
+    if not all(isinstance(x, float | int) for x in (regression.alpha, regression.beta, targets.centre, targets.spread)):
+        raise ValueError("its regression is not one of numbers")
+
+
 def _from_parts(described: dict[str, Any], tensors: dict[str, NDArray[Any]]) -> PredictorModel:
     if not _VERSION.fullmatch(described["version"]):
         raise ValueError(f"its version is `{described['version'][:80]}`, not a digest")
@@ -161,11 +196,15 @@ def _from_parts(described: dict[str, Any], tensors: dict[str, NDArray[Any]]) -> 
         node_values=tensors["targets/node_values"],
         **described["targets"],
     )
+    settings = PredictorSettings.model_validate(described["settings"])
+    _check_parts(settings, regression, targets, sum(array.size for array in network.values()))
+    if not (isinstance(described["space"], str) and isinstance(described["trained_on"], int)):
+        raise ValueError("its description holds values of other types")
     return PredictorModel(
         space=described["space"],
         encoding_version=described["encoding_version"],
         vocabulary=tuple(described["vocabulary"]),
-        settings=PredictorSettings.model_validate(described["settings"]),
+        settings=settings,
         objective=Objective(**described["objective"]),
         fitted=FittedPredictor(
             described["version"], described["trained_on"], PredictorWeights(network, tuple(described["losses"]))

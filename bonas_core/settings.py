@@ -6,6 +6,7 @@ of a recipe cannot change a search that has begun.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Annotated, Any, Literal
 
@@ -396,6 +397,9 @@ def parse_settings(tree: object, source: str) -> Settings:
         raise SettingsError(f"settings `{source}`: {_first_fault(error, tree)}") from None
 
 
+_BRACKETS = re.compile(r"[][{}]")
+_DEEPEST = 20  # groups of settings within groups
+_MOST_NODES = 100_000  # values in a file, what an alias stands for counted every time
 _UNION_MEMBERS = (  # pydantic puts the member of a union that it tried into the place of a fault
     TableSettings.__name__,
     TrainingSettings.__name__,
@@ -446,7 +450,7 @@ def parse_yaml(text: str, source: str) -> dict[str, Any]:
         SettingsError: it is not YAML, or not a mapping; the message names line and column.
     """
     try:
-        tree = yaml.safe_load(text)
+        tree = _load_yaml(text)
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark
         place = f"line {mark.line + 1}, column {mark.column + 1}: " if mark else ""
@@ -457,6 +461,35 @@ def parse_yaml(text: str, source: str) -> dict[str, Any]:
         return {}
     if not isinstance(tree, dict):
         raise SettingsError(f"settings `{source}`: the top level is not a mapping; write `name: value` lines")
+    return tree
+
+
+def _load_yaml(text: str) -> Any:
+    """Reads YAML that is no larger, its aliases written out, than settings can be.
+
+    Raises:
+        ValueError: it is.
+    """
+    deepest = 0  # counted here first, since the parser takes time quadratic in it
+    for match in _BRACKETS.finditer(text):
+        deepest += 1 if match[0] in "[{" else -1
+        if deepest > 10 * _DEEPEST:
+            raise ValueError("nested too deeply")
+    try:
+        tree = yaml.safe_load(text)
+    except RecursionError:
+        raise ValueError("nested too deeply") from None
+    left = _MOST_NODES
+    stack = [(tree, 0)]
+    while stack:
+        node, depth = stack.pop()
+        left -= 1
+        if depth > _DEEPEST or left < 0:
+            raise ValueError("nested too deeply" if depth > _DEEPEST else f"more than {_MOST_NODES} values")
+        if isinstance(node, Mapping):
+            stack += [(inner, depth + 1) for inner in (*node.keys(), *node.values())]
+        elif isinstance(node, list | tuple | set):
+            stack += [(inner, depth + 1) for inner in node]
     return tree
 
 
@@ -480,9 +513,10 @@ def with_override(tree: Mapping[str, Any], assignment: str) -> dict[str, Any]:
     if not equals or not all(path):
         raise SettingsError(f"--set `{assignment}`: write it as name=value, for instance budget.trials=50")
     try:
-        value = yaml.safe_load(text) if text.strip() else None
+        value = _load_yaml(text) if text.strip() else None
     except (yaml.YAMLError, ValueError):
-        raise SettingsError(f"--set `{assignment}`: the value is not YAML; put quotes around it") from None
+        shown = assignment if len(assignment) <= 200 else f"{assignment[:200]}..."
+        raise SettingsError(f"--set `{shown}`: the value is not YAML; put quotes around it") from None
     result = dict(tree)
     inner = result
     for part in path[:-1]:

@@ -21,6 +21,7 @@ from bonas_core.storage import (
     is_locked,
     make_local_folder,
     read_whole,
+    refuse_links,
     single_writer,
     store_folder,
     write_whole,
@@ -50,6 +51,8 @@ def check_openable(folder: SearchFolder, settings: Settings) -> Problem:
     """
     check_backend(settings.dispatch, folder.path)
     check_writable(folder.path)
+    if folder.path.is_dir():
+        refuse_links(folder.path)
     stored = folder.read() if folder.exists() else None
     if stored is not None:
         _check_continued(folder.id, stored["settings"], settings)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,6 +26,7 @@ from bonas_core.trials import Objective
 SEARCH_FILE = "search.json"
 STATE_FILE = "state.json"
 SCHEMA = 1
+_UID = re.compile(r"[A-Za-z0-9-]{1,64}")
 _MANIFEST = {
     "uid": str,
     "fingerprint": str,
@@ -161,9 +163,11 @@ class SearchFolder:
         """How the last process left the search: `state`, `reason` and the `budget` it worked to; empty if it never
         ran."""
         try:
-            return read_json(self.path / STATE_FILE)
-        except (OSError, ValueError, TypeError):
+            found = read_json(self.path / STATE_FILE)
+        except (OSError, ValueError, StoreError):
             return {}
+        kinds = {"state": str, "reason": str, "budget": dict}
+        return {name: found[name] for name, kind in kinds.items() if isinstance(found.get(name), kind)}
 
     def write_state(self, state: str, reason: str, budget: dict[str, Any]) -> None:
         """Says where the search stands."""
@@ -186,6 +190,10 @@ def _check_manifest(manifest: dict[str, Any]) -> None:
     for name, kind in _MANIFEST.items():
         if not isinstance(manifest[name], kind):
             raise ValueError(f"`{name}` is not a {kind.__name__}")
+    if not _UID.fullmatch(manifest["uid"]):
+        raise ValueError("`uid` is not one")
+    if not all(isinstance(text, str) for text in manifest["objective"].values()):
+        raise ValueError("`objective` is not a mapping of texts")
     Objective(**manifest["objective"])
 
 

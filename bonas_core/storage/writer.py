@@ -74,6 +74,7 @@ def _refusal(folder: Path | S3Path, holder: Path | S3Path) -> SearchLockedError:
     with suppress(OSError, ValueError, KeyError, TypeError, StoreError, RecursionError):
         told = json.loads(holder.read_bytes())
         who = f"process {told['pid']} on {told['host']} since {told['since']}"
+        who = "".join(letter for letter in who if letter.isprintable())
     return SearchLockedError(
         f"search `{folder.name}` is being written by {who[:200]}; "
         f"wait for it, or stop it and run `bonas resume {folder.name}`"

@@ -1,7 +1,11 @@
 """`bonas store check`, `compact` and `export`, in a folder and in S3."""
 
+import atexit
 import json
+import shutil
+from functools import cache
 from pathlib import Path
+from tempfile import mkdtemp
 
 import pandas as pd
 import pytest
@@ -20,7 +24,7 @@ from tasks.workspace import SearchFolder
 
 SETTINGS = {
     "evaluator": {"kind": "bonas_core.testing:ToyEvaluator", "diverge_every": 4},
-    "method": {"initial": 5, "retrain_every": 3, "pool": 20},
+    "method": {"initial": 5, "retrain_every": 3, "sampler": "random", "pool": 20},
     "predictor": {"epochs": 2, "width": 4, "layers": 2},
     "budget": {"trials": 6},
 }
@@ -31,19 +35,31 @@ def _no_waiting_for_the_disk(monkeypatch):
     monkeypatch.setattr("os.fsync", lambda descriptor: None)
 
 
-def started(store: str, name: str = "mine") -> SearchFolder:
+@cache
+def template() -> Path:
     """A search of six trials with a predictor and the state of a sampler."""
     problem = build(settings := parse_settings(SETTINGS, "mine"))
-    folder = SearchFolder(store_folder(store) / name)
-    if isinstance(folder.path, Path):
-        for below in (folder.predictors / "000005-abc", folder.samplers):
-            below.mkdir(parents=True)
+    folder = SearchFolder(Path(mkdtemp()) / "mine")
+    atexit.register(shutil.rmtree, folder.path.parent, ignore_errors=True)
+    for below in (folder.predictors / "000005-abc", folder.samplers):
+        below.mkdir(parents=True)
     folder.write(manifest(problem, settings, "uid", {}))
     log = run(problem, TrialHistory(folder.trials))
-    model = fit_model(problem, problem.strategy, log.trials, 0)
-    model.write(folder.predictors / "000005-abc" / FILE_NAME)
+    fit_model(problem, problem.strategy, log.trials, 0).write(folder.predictors / "000005-abc" / FILE_NAME)
     SamplerState("v", 5, {}).write(folder.samplers / "000005-v.safetensors")
-    return folder
+    return folder.path
+
+
+def started(store: str, name: str = "mine") -> SearchFolder:
+    """A copy of it in a store."""
+    folder = store_folder(store) / name
+    if isinstance(folder, Path):
+        shutil.copytree(template(), folder)
+    else:
+        for path in template().rglob("*"):
+            if path.is_file():
+                write_whole(folder / str(path.relative_to(template())), path.read_bytes())
+    return SearchFolder(folder)
 
 
 def bonas(capsys, *arguments: object) -> tuple[int, str]:

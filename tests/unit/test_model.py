@@ -175,6 +175,6 @@ def test_a_description_that_is_not_understood_is_refused(old: str, new: str, mod
 
 def test_a_file_larger_than_any_model_is_not_read(model: PredictorModel, tmp_path: Path, monkeypatch):
     model.write(tmp_path / "model")
-    monkeypatch.setattr("bonas_core.model._LARGEST", 100)
-    with pytest.raises(ModelError, match="is larger than any predictor"):
+    monkeypatch.setattr("bonas_core.tensors._LARGEST", 100)
+    with pytest.raises(ModelError, match=r"is not a predictor .* more than the 100 that such a file may have"):
         read_model(tmp_path / "model")
