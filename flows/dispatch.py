@@ -29,18 +29,19 @@ from prefect.states import State
 from prefect.task_runners import TaskRunner, ThreadPoolTaskRunner
 
 from bonas_core.build import Problem
-from bonas_core.errors import BonasError, SettingsError
+from bonas_core.errors import BonasError
 from bonas_core.settings import DispatchSettings
 from bonas_core.trials import Trial
 from flows.interruption import raise_if_requested
 from flows.observer import Observer
+from flows.opening import CLUSTER_EXTRAS
 from tasks.assignment import Assignment
 from tasks.stages import TrialFailedError, train_here, train_in_child
 from tasks.supervisor import stop_idle_trainers
 from tasks.workpool import check_deployment, train_on_work_pool
 from tasks.workspace import SearchFolder
 
-_EXTRAS = {"dask": ("prefect_dask", "DaskTaskRunner"), "ray": ("prefect_ray", "RayTaskRunner")}
+_RUNNERS = {"dask": "DaskTaskRunner", "ray": "RayTaskRunner"}
 
 
 _LOSSES = 10
@@ -95,7 +96,7 @@ class Dispatcher:
             self._ended.put((trial.trial, lambda: task(**arguments, return_state=True)))
             return
         submit = self._runner.submit
-        if self._settings.backend in _EXTRAS:  # what surrounds a task travels to the cluster: no live round can
+        if self._settings.backend in CLUSTER_EXTRAS:  # what surrounds a task travels to the cluster: no live round can
             future: PrefectFuture[Trial] = self._context.run(submit, task, arguments)
         else:
             future = submit(task, arguments)
@@ -114,7 +115,7 @@ class Dispatcher:
             assert isinstance(result, BaseException)
             self._losses[number] += 1
             if (
-                self._settings.backend not in _EXTRAS
+                self._settings.backend not in CLUSTER_EXTRAS
                 or isinstance(result, BonasError)
                 or self._losses[number] > _LOSSES
             ):
@@ -151,35 +152,17 @@ class Dispatcher:
 
 
 def task_runner(settings: DispatchSettings) -> TaskRunner[Any]:
-    """The task runner of a back end other than inline.
-
-    Raises:
-        SettingsError: the back end's extra is not installed.
-    """
-    if settings.backend not in _EXTRAS:
+    """The task runner of a back end other than inline; `check_extra` has found what it needs."""
+    if settings.backend not in CLUSTER_EXTRAS:
         return ThreadPoolTaskRunner(max_workers=settings.slots)
-    check_installed(settings)
-    module, name = _EXTRAS[settings.backend]
-    runner: Any = getattr(import_module(module), name)
+    module = import_module(CLUSTER_EXTRAS[settings.backend])
+    runner: Any = getattr(module, _RUNNERS[settings.backend])
     if settings.address is not None:
         return runner(address=settings.address)  # type: ignore[no-any-return]
     if settings.backend == "dask":
         local = {"n_workers": settings.slots, "threads_per_worker": 1, "dashboard_address": None, "host": "127.0.0.1"}
         return runner(cluster_kwargs=local)  # type: ignore[no-any-return]
     return runner(init_kwargs={"num_cpus": settings.slots, "include_dashboard": False})  # type: ignore[no-any-return]
-
-
-def check_installed(settings: DispatchSettings) -> None:
-    """Raises SettingsError if the back end needs an extra that is not installed."""
-    if settings.backend not in _EXTRAS:
-        return
-    try:
-        import_module(_EXTRAS[settings.backend][0])
-    except ImportError:
-        raise SettingsError(
-            f"dispatch.backend: {settings.backend} needs an extra that is not installed; "
-            f"run `pip install 'bonas[{settings.backend}]'`, or use process"
-        ) from None
 
 
 def _state(future: PrefectFuture[Trial]) -> State[Trial]:

@@ -8,17 +8,20 @@ import platform
 import re
 from datetime import UTC, datetime
 from importlib.metadata import version
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
 from bonas_core.build import Problem, build
 from bonas_core.errors import SettingsError
-from bonas_core.settings import Settings, leaves, parse_settings
+from bonas_core.settings import DispatchSettings, Settings, leaves, parse_settings
 from bonas_core.storage import check_writable, is_locked, make_folder, single_writer, write_whole
 from tasks.workspace import SearchFolder, home, search_folder
 
 _FREE = ("budget", "store", "dispatch", "tracking")  # parts that do not decide which trials a search makes
+CLUSTER_EXTRAS = {"dask": "prefect_dask", "ray": "prefect_ray"}
+"""What the back ends that run on clusters import."""
 _PACKAGES = ("bonas", "torch", "torch-geometric", "numpy", "prefect", "mlflow", "pyarrow")
 
 
@@ -39,6 +42,7 @@ def check_openable(folder: SearchFolder, settings: Settings) -> Problem:
         InputError: a setting, the table, the store or an earlier search of this id stands in the way.
     """
     check_writable(folder.path)
+    check_extra(settings.dispatch)
     stored = folder.read() if folder.exists() else None
     if stored is not None:
         _check_continued(folder.id, stored["settings"], settings)
@@ -49,6 +53,15 @@ def check_openable(folder: SearchFolder, settings: Settings) -> Problem:
             "restore it, or start another search with --id"
         )
     return problem
+
+
+def check_extra(dispatch: DispatchSettings) -> None:
+    """Raises SettingsError if the back end needs an extra that is not installed."""
+    if dispatch.backend in CLUSTER_EXTRAS and find_spec(CLUSTER_EXTRAS[dispatch.backend]) is None:
+        raise SettingsError(
+            f"dispatch.backend: {dispatch.backend} needs an extra that is not installed; "
+            f"run `pip install 'bonas[{dispatch.backend}]'`, or use process"
+        )
 
 
 def with_local_warm_start(folder: SearchFolder, settings: Settings) -> Settings:
