@@ -54,6 +54,11 @@ def overhead(home: Path, backend: str, trials: int) -> tuple[float, float]:
     """Seconds until the first trial has ended, and of each after it, for trials that take no time."""
     from prefect import flow
 
+    return flow(dispatched)(str(home), backend, trials)
+
+
+def dispatched(home: str, backend: str, trials: int) -> tuple[float, float]:
+    """Has trials evaluated, as a flow."""
     from bonas_core.search import SearchLog
     from bonas_core.testing import toy_problem
     from flows.dispatch import Dispatcher
@@ -61,25 +66,20 @@ def overhead(home: Path, backend: str, trials: int) -> tuple[float, float]:
     from tasks.workspace import SearchFolder
 
     problem = toy_problem(trials, method={"name": "random"}, dispatch={"backend": backend})
-    folder = SearchFolder(home / "overhead" / backend)
+    folder = SearchFolder(Path(home) / "overhead" / backend)
     folder.path.mkdir(parents=True)
     log = SearchLog(problem)
     proposed = log.propose(problem.strategy.propose(log.trials, trials, 0), 0.0)
-
-    @flow(name="overhead")
-    def dispatched() -> tuple[float, float]:
-        begin = time.perf_counter()
-        with Dispatcher(problem, folder, Observer()) as dispatcher:
-            dispatcher.submit(proposed[0], "first")
+    begin = time.perf_counter()
+    with Dispatcher(problem, folder, Observer()) as dispatcher:
+        dispatcher.submit(proposed[0], "first")
+        dispatcher.wait()
+        first = time.perf_counter() - begin
+        for trial in proposed[1:]:
+            dispatcher.submit(trial, f"trial {trial.trial}")
+        for _ in proposed[1:]:
             dispatcher.wait()
-            first = time.perf_counter() - begin
-            for trial in proposed[1:]:
-                dispatcher.submit(trial, f"trial {trial.trial}")
-            for _ in proposed[1:]:
-                dispatcher.wait()
-            return first, (time.perf_counter() - begin - first) / (trials - 1)
-
-    return dispatched()
+        return first, (time.perf_counter() - begin - first) / (trials - 1)
 
 
 def trials_per_hour(home: Path, q: int, trials: int, epochs: int) -> float:

@@ -64,8 +64,10 @@ class LoggedTraining(TrainingEvaluator):
 class Stage:
     """All processes of one search, each of which may be killed at any time."""
 
-    def __init__(self, folder: Path, epochs: int, trials: int) -> None:
+    def __init__(self, folder: Path, epochs: int, trials: int, server_away_s: float) -> None:
         self.folder = folder
+        self.server_away_s = server_away_s
+        self.server_back = 0.0
         self.trials = trials
         self.log = folder / "trainings.jsonl"
         self.api = f"http://127.0.0.1:{free_port()}/api"
@@ -160,7 +162,10 @@ class Stage:
                 return False
             process.kill()
             process.wait()
-            self.start(victim)
+            if victim == "server":
+                self.server_back = time.time() + self.server_away_s
+            else:
+                self.start(victim)
             return True
         word = {"trainer": "tasks.trainer", "flow run": "flow-run execute"}[victim]
         pids = self.children(word) or (self.children("prefect.engine") if victim == "flow run" else [])
@@ -189,12 +194,13 @@ def main() -> None:
     parser.add_argument("--epochs", type=int, default=20)
     parser.add_argument("--every", type=float, default=15.0, help="mean seconds between kills")
     parser.add_argument("--victims", default=",".join(VICTIMS), help="in turn rather than at random where not all")
+    parser.add_argument("--server-away", type=float, default=0.0, help="seconds until a killed server is started again")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--json", type=Path, help="write the report here, too")
     arguments = parser.parse_args()
     random.seed(arguments.seed)
     with tempfile.TemporaryDirectory(prefix="bonas-kills-", ignore_cleanup_errors=True) as name:
-        stage = Stage(Path(name), arguments.epochs, arguments.trials)
+        stage = Stage(Path(name), arguments.epochs, arguments.trials, arguments.server_away)
         try:
             report = killed_search(stage, arguments.kills, arguments.every, arguments.victims.split(","))
         finally:
@@ -213,11 +219,12 @@ def killed_search(stage: Stage, kills: int, every_s: float, victims: list[str]) 
     counts: Counter[str] = Counter()
     stage.open()
     due = time.time() + every_s * 2
+    warnings = stage.folder / "search.log"
     turns = list(victims)
     while True:
         time.sleep(0.1)
         for name in ("server", "worker"):  # as a service manager would
-            if stage.processes[name].poll() is not None:
+            if stage.processes[name].poll() is not None and not (name == "server" and time.time() < stage.server_back):
                 stage.start(name)
         code = stage.processes["search"].poll()
         if code is not None:
@@ -240,6 +247,7 @@ def killed_search(stage: Stage, kills: int, every_s: float, victims: list[str]) 
                 due = time.time() + 0.5
     return {
         "kills": dict(counts),
+        "warnings": sorted({line[:100] for line in warnings.read_text().splitlines() if line.startswith("warning")}),
         "seconds": round(time.time() - begin, 1),
         **training_time(stage.log, [at for at, _ in killed]),
     }

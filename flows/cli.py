@@ -46,6 +46,8 @@ SearchIds = Annotated[
     list[str] | None, typer.Argument(metavar="[ID ...]", help="Searches; by default all of the store.")
 ]
 _WAITING_SHOWN = 5
+_OUTAGES = 20
+"""Times that a search is started anew because Prefect's server went away while it started or ended."""
 SearchId = Annotated[str, typer.Argument(metavar="ID", help="The search's id; `bonas list` shows them.")]
 
 
@@ -391,18 +393,31 @@ def _call_flow(settings: Settings, folder: SearchFolder) -> None:
 
     make_local_folder(home())  # Prefect makes its own folder in it, but no parents
     from flows.search import search as search_flow
-    from tasks.outage import is_outage
+    from tasks.outage import await_start, is_outage
+
+    def warn(text: str) -> None:
+        print(f"warning: {text}", file=sys.stderr)
 
     try:
-        search_flow(settings, search_id=folder.id)
+        for left in range(_OUTAGES, -1, -1):
+            await_start(warn)
+            try:
+                search_flow(settings, search_id=folder.id)
+                return
+            except Exception as error:
+                if isinstance(error, BonasError) or not is_outage(error):
+                    raise
+                if folder.state() in ("finished", "paused"):
+                    warn("Prefect's server is away; it does not know how this search ended")
+                    _abandoned.append(str(error))
+                    return
+                if not left:
+                    raise
+                warn("Prefect's server went away; the search goes on when it is back")
     except (BonasError, KeyboardInterrupt):
         raise
     except Exception as error:
         logging.getLogger("bonas").debug("search failed", exc_info=True)
-        if folder.state() in ("finished", "paused") and is_outage(error):
-            print("warning: Prefect's server is away; it does not know how this search ended", file=sys.stderr)
-            _abandoned.append(str(error))
-            return
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise SearchError(
             f"search `{folder.id}` stopped: {type(error).__name__}: {reason}; "

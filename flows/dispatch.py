@@ -18,6 +18,7 @@ import queue
 from collections import Counter
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
+from contextvars import copy_context
 from importlib import import_module
 from pathlib import Path
 from threading import Event
@@ -65,8 +66,10 @@ class Dispatcher:
         self._ended: queue.Queue[tuple[int, Callable[[], State[Trial]]]] = queue.Queue()
         self._stack = ExitStack()
         self._runner: TaskRunner[Any] | None = None
+        self._context = copy_context()
 
     def __enter__(self) -> Self:
+        self._context = copy_context()  # that of the search's own run
         if self._settings.backend == "work-pool":
             check_deployment(self._settings.deployment)
         if self._settings.backend != "inline":
@@ -90,7 +93,11 @@ class Dispatcher:
         if self._runner is None:
             self._ended.put((trial.trial, lambda: task(**arguments, return_state=True)))
             return
-        future: PrefectFuture[Trial] = self._runner.submit(task, arguments)
+        submit = self._runner.submit
+        if self._settings.backend in CLUSTERS:  # what surrounds a task travels to the cluster: no live round can
+            future: PrefectFuture[Trial] = self._context.run(submit, task, arguments)
+        else:
+            future = submit(task, arguments)
         future.add_done_callback(lambda done: self._ended.put((trial.trial, lambda: _state(done))))
 
     def wait(self) -> Trial:

@@ -9,6 +9,8 @@ import httpx
 from prefect.client.orchestration import get_client
 from prefect.settings import PREFECT_API_URL
 
+from bonas_core.errors import SearchError
+
 _LOOK_EVERY_S = 2.0
 
 
@@ -28,6 +30,31 @@ def reason_of(error: BaseException) -> str:
     """An error in one line."""
     lines = str(error).splitlines()
     return f"{type(error).__name__}: {lines[0][:200]}" if lines else type(error).__name__
+
+
+def await_start(warn: Callable[[str], None], patience_s: float = 120.0) -> None:
+    """Waits a while for a server that is named but does not answer: it may be starting, as this process is.
+
+    Raises:
+        SearchError: it still does not.
+    """
+    url = PREFECT_API_URL.value()
+    deadline = time.monotonic() + patience_s
+    told = False
+    while url:
+        with get_client(sync_client=True) as client:
+            error = client.api_healthcheck()
+        if error is None:
+            return
+        if time.monotonic() > deadline:
+            raise SearchError(
+                f"Prefect's server {url} cannot be reached ({reason_of(error)}); start it, or unset PREFECT_API_URL to "
+                "do without"
+            )
+        if not told:
+            warn(f"Prefect's server {url} cannot be reached; waiting {patience_s:.0f} s for it")
+            told = True
+        time.sleep(_LOOK_EVERY_S)
 
 
 def wait_for_server(between: Callable[[], None] = lambda: None) -> None:

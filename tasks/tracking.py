@@ -7,6 +7,7 @@ kill, or to a new tracking store, what is missing there and nothing twice.
 from __future__ import annotations
 
 import math
+import os
 import re
 import time
 from collections.abc import Sequence
@@ -16,6 +17,8 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
+
+from filelock import FileLock
 
 from bonas_core.errors import ModelError, SettingsError
 from bonas_core.model import FILE_NAME, PredictorModel, read_model
@@ -59,10 +62,27 @@ def connect(uri: str | None) -> MlflowClient:
         SettingsError: the URI is not one that MLflow can keep a model registry in.
     """
     check_uri(uri)
-    uri = uri or default_tracking_uri()
+    if uri is None:
+        uri = default_tracking_uri()
+        _make_local_store()
     from mlflow import MlflowClient
 
     return MlflowClient(tracking_uri=uri, registry_uri=uri)
+
+
+def _make_local_store() -> None:
+    """Makes the local store's database, whole or not at all: MLflow cannot go on with one that was only begun."""
+    path = home() / "mlflow.db"
+    if path.exists():
+        return
+    from mlflow import MlflowClient
+
+    with FileLock(path.with_name(".mlflow.lock")):
+        if not path.exists():
+            unfinished = path.with_name(".mlflow.db.tmp")
+            unfinished.unlink(missing_ok=True)
+            MlflowClient(tracking_uri=f"sqlite:///{unfinished}").search_experiments(max_results=1)
+            os.replace(unfinished, path)
 
 
 @dataclass(frozen=True)
