@@ -32,6 +32,8 @@ from bonas_core.evaluators.training import TrainingEvaluator
 
 ROOT = Path(__file__).parents[1]
 LOG = "BONAS_KILLS_LOG"
+_PATIENCE_S = 120.0
+"""Between kills something is trained, so that each hits a search at work; but so long at most."""
 VICTIMS = ("search", "trainer", "flow run", "worker", "server")
 
 
@@ -220,6 +222,7 @@ def killed_search(stage: Stage, kills: int, every_s: float, victims: list[str]) 
     stage.open()
     due = time.time() + every_s * 2
     warnings = stage.folder / "search.log"
+    epochs_seen = 0
     turns = list(victims)
     while True:
         time.sleep(0.1)
@@ -235,12 +238,15 @@ def killed_search(stage: Stage, kills: int, every_s: float, victims: list[str]) 
                 break
             stage.trials += 6  # it was too quick for us
             stage.start("search")
-        if len(killed) < kills and time.time() >= due:
+        grown = stage.log.exists() and stage.log.stat().st_size > epochs_seen
+        patient = time.time() - (killed[-1][0] if killed else begin) > _PATIENCE_S
+        if len(killed) < kills and time.time() >= due and (grown or patient):
             choice = random.choice(victims) if set(victims) == set(VICTIMS) else turns[0]
             if stage.kill(choice):
                 killed.append((time.time(), choice))
                 counts[choice] += 1
                 turns = turns[1:] + turns[:1]
+                epochs_seen = stage.log.stat().st_size if stage.log.exists() else 0
                 print(f"{time.time() - begin:7.1f} s  kill {len(killed):3}: {choice}", file=sys.stderr, flush=True)
                 due = time.time() + random.expovariate(1 / every_s)
             else:
