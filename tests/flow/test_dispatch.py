@@ -43,7 +43,7 @@ class Unruly:
         if how == "fails" or (how == "fails once" and first):
             raise RuntimeError("not today")
         if how == "waits":
-            with open(context.checkpoints.parents[1] / "gate") as gate:
+            with open(context.checkpoints.parents[2] / "gate") as gate:
                 gate.read()
         context.progress(1, {"objective": 0.5})
         metrics = {"threads": float(os.environ["OMP_NUM_THREADS"]), "pid": float(os.getpid())}
@@ -129,8 +129,8 @@ def test_asynchronous_trials_are_recorded_as_they_end_and_a_new_one_takes_the_fr
     """Trial 0 ends only when trials 1 to 5 have been recorded: the slot beside it was given to each in turn."""
     from flows.observer import Observer, observing
 
-    (store / "async").mkdir(parents=True)
-    gate = store / "async" / "gate"
+    store.mkdir(parents=True)
+    gate = store / "gate"
     os.mkfifo(gate)
     ended: list[int] = []
 
