@@ -21,7 +21,7 @@ from contextlib import ExitStack
 from contextvars import copy_context
 from importlib import import_module
 from pathlib import Path
-from threading import Event
+from threading import Event, Thread
 from types import TracebackType
 from typing import Any, Self
 
@@ -98,7 +98,15 @@ class Dispatcher:
             future: PrefectFuture[Trial] = self._context.run(submit, task, arguments)
         else:
             future = submit(task, arguments)
-        future.add_done_callback(lambda done: self._ended.put((trial.trial, lambda: _state(done))))
+
+        def tell(done: PrefectFuture[Trial]) -> None:
+            done.wait()
+            self._ended.put((trial.trial, lambda: _state(done)))
+
+        if self._settings.backend == "ray":  # whose callback was seen never to come
+            Thread(target=tell, args=(future,), daemon=True).start()
+        else:
+            future.add_done_callback(tell)
 
     def wait(self) -> Trial:
         """The next trial to end; with the inline back end it is evaluated now."""
