@@ -84,7 +84,7 @@ def work(folder: SearchFolder, trials: int, parts: dict) -> list[Trial]:
                 chosen = log.propose(choose(problem, folder, log, step.propose), 0.0)
             for trial in chosen:
                 checkpoints = folder.checkpoints / str(trial.trial)
-                log.finish(search.evaluate(problem, trial, checkpoints=make_folder(checkpoints)))
+                log.finish(search.evaluate(problem.evaluator, trial, checkpoints=make_folder(checkpoints)))
                 remove_folder(checkpoints)
                 history.compact_if_large()
         folder.write_state("finished", "", {})
@@ -232,7 +232,7 @@ def test_a_process_is_killed_at_a_named_point(kind: str, finished: int, tmp_path
     [
         ("fail", TrialState.FAILED, "RuntimeError: this trial fails on purpose"),
         ("nan", TrialState.DIVERGED, "the evaluator returned nan"),
-        ("exhaust", TrialState.FAILED, "MemoryError"),
+        ("exhaust", TrialState.FAILED, "out of memory: MemoryError"),
         ("diverge", TrialState.DIVERGED, "this trial diverges on purpose"),
     ],
 )
