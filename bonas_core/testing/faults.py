@@ -24,6 +24,9 @@ from enum import StrEnum
 from fnmatch import fnmatchcase
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet as pq
+
 from bonas_core.storage import Disk, use_disk
 
 _TEMPORARY = re.compile(r"\.(.*)\.[0-9a-f]{8}\.tmp")
@@ -160,15 +163,17 @@ def faulty_disk(at: int | str | None = None, kind: Kind = Kind.ERROR) -> Iterato
 
 
 def damage(path: Path, how: str) -> None:
-    """Damages a file behind everyone's back.
+    """Damages a Parquet file behind everyone's back.
 
     Args:
         path: the file.
-        how: `empty`, `truncate` (half of it is lost), `flip` (a bit in the first half) or `junk` (as long, but noise).
+        how: `empty`, `truncate` (half of it is lost), `flip` (a bit of a value) or `junk` (as long, but noise).
     """
     data = path.read_bytes()
-    if how == "flip":
-        place = len(data) // 4
+    if how == "flip":  # of a value: page headers have statistics, which have no checksum and are not read either
+        column = pq.ParquetFile(pa.BufferReader(data)).metadata.row_group(0).column(0)
+        start = column.dictionary_page_offset if column.has_dictionary_page else column.data_page_offset
+        place = start + column.total_compressed_size - 1
         changed = data[:place] + bytes([data[place] ^ 1]) + data[place + 1 :]
     else:
         changed = {"empty": b"", "truncate": data[: len(data) // 2], "junk": bytes(len(data))}[how]
