@@ -28,6 +28,7 @@ from bonas_core.samplers.state import SamplerState
 from bonas_core.spaces.base import Genotypes, SearchSpace
 from bonas_core.strategy import Proposal, initial_design, learnt_prefix
 from bonas_core.targets import Targets, transform
+from bonas_core.threads import one_blas_thread
 from bonas_core.trials import Trials
 
 Features = NDArray[np.float32]
@@ -191,6 +192,7 @@ class Bonas:
             f"{self._sampler_digest}|{seed}|{len(seen)}", seen.keys, seen.scores, seen.finished, seen.diverged
         )
 
+    @one_blas_thread()
     def update_sampler(self, trials: Trials, seed: int) -> SamplerState:
         """Lets a sampler that learns do so (line 17), unless the state of this step is at hand already.
 
@@ -257,6 +259,7 @@ class Bonas:
         """Takes a predictor that was trained before, so that `fit_predictor` need not train it again."""
         self._fitted = fitted
 
+    @one_blas_thread()
     def embed(self, trials: Trials, pool: Pool, fitted: FittedPredictor) -> Embedded:
         """Embeddings of the trials and of the candidates (line 9).
 
@@ -272,6 +275,7 @@ class Bonas:
             pool = Pool(pool.genotypes[rest], pool.open[rest])
         return Embedded(pool, known, self._embed(fitted, pool.genotypes))
 
+    @one_blas_thread()
     def fit_surrogate(self, trials: Trials, features: Features) -> Surrogate:
         """Fits the regression to every observed trial (line 16); `features` are the trials' embeddings."""
         rows, scores = trials.observed()
@@ -281,11 +285,13 @@ class Bonas:
             return Surrogate(fitted, targets, float(targets.values.max()))
         return Surrogate(fitted, targets, float(fitted.posterior(features[rows]).mean.max()))
 
+    @one_blas_thread()
     def score(self, surrogate: Surrogate, candidates: Features) -> NDArray[np.float64]:
         """log EI of the candidates over the incumbent (lines 10, 11)."""
         posterior = surrogate.regression.posterior(candidates, precision=np.float32)
         return log_expected_improvement(posterior, surrogate.best)
 
+    @one_blas_thread()
     def select(
         self, trials: Trials, embedded: Embedded, fitted: FittedPredictor, count: int, seed: int
     ) -> list[Proposal]:

@@ -2,6 +2,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from threadpoolctl import threadpool_limits
 
 from bonas_core import regression
 from bonas_core.acquisition import log_expected_improvement
@@ -76,6 +77,15 @@ def test_proposals_depend_on_trials_and_seed_alone(sampler: Sampler):
     used.propose(trials, 1, 4)
     assert figures(used.propose(trials, 2, 3)) == fresh
     assert figures(used.propose(trials, 2, 4)) != fresh
+
+
+def test_proposals_do_not_depend_on_the_threads_of_numpy():
+    trials = in_flight(some_trials(40), [38, 39])
+    found = []
+    for threads in (1, 2):
+        with threadpool_limits(threads, user_api="blas"):
+            found.append(figures(strategy(pool=2000).propose(trials, 4, 0)))
+    assert found[0] == found[1]
 
 
 def test_proposing_leaves_the_trials_alone():
