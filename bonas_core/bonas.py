@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from bonas_core import regression
 from bonas_core.acquisition import ExpectedAddition, log_expected_improvement
+from bonas_core.blas import one_blas_thread
 from bonas_core.errors import ModelError
 from bonas_core.predictors.base import Predictor, PredictorWeights
 from bonas_core.predictors.losses import loss_weights
@@ -28,7 +29,6 @@ from bonas_core.samplers.state import SamplerState
 from bonas_core.spaces.base import Genotypes, SearchSpace
 from bonas_core.strategy import Proposal, initial_design, learnt_prefix
 from bonas_core.targets import Targets, transform
-from bonas_core.threads import one_blas_thread
 from bonas_core.trials import Trials
 
 Features = NDArray[np.float32]
