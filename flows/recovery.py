@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 from contextlib import suppress
-from pathlib import Path
 from typing import Any
 from uuid import UUID
 
@@ -28,13 +27,14 @@ from prefect.context import FlowRunContext
 from prefect.exceptions import ObjectNotFound
 from prefect.states import Crashed
 
-from bonas_core.storage import write_whole
+from bonas_core.errors import StoreError
+from bonas_core.storage import Location, read_json, write_whole
 
 _FILE = "prefect.json"
 _OPEN = [StateType.RUNNING, StateType.PENDING, StateType.CANCELLING]
 
 
-def mark_dead_runs(folder: Path) -> int:
+def mark_dead_runs(folder: Location) -> int:
     """Marks the runs of earlier processes of a search crashed, and notes the current run; the caller holds the lock.
 
     Returns:
@@ -78,10 +78,10 @@ def _children(client: SyncPrefectClient, run_id: UUID) -> list[Any]:
     return list(client.read_flow_runs(flow_run_filter=FlowRunFilter(parent_flow_run_id=parent, state=state)))
 
 
-def _noted(folder: Path) -> list[str]:
+def _noted(folder: Location) -> list[str]:
     try:
-        return list(json.loads((folder / _FILE).read_text())["flow_runs"])
-    except (OSError, ValueError, KeyError, TypeError):
+        return list(read_json(folder / _FILE)["flow_runs"])
+    except (OSError, ValueError, KeyError, TypeError, StoreError):
         return []
 
 
