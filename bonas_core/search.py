@@ -19,7 +19,7 @@ import numpy as np
 
 from bonas_core.build import Problem
 from bonas_core.errors import StoreError, TrainingDivergedError, TrialStoppedError, TrialTimeoutError
-from bonas_core.evaluators.base import ClosedEvaluator, EvaluationContext, Evaluator
+from bonas_core.evaluators.base import ClosedEvaluator, EvaluationContext, Evaluator, Progress, no_progress
 from bonas_core.history import TrialHistory
 from bonas_core.randomness import Purpose, derived_seed
 from bonas_core.spaces.base import Genotypes
@@ -256,7 +256,7 @@ def evaluate(
     attempt: int = 1,
     device: str = "cpu",
     checkpoints: Location | None = None,
-    progress: Progress | None = None,
+    progress: Progress = no_progress,
 ) -> Trial:
     """Evaluates one trial once.
 
@@ -275,7 +275,7 @@ def evaluate(
     # which of several equal GPUs it was decides nothing, and would differ between replays
     common = {"attempt": attempt, "device": device.partition(":")[0], "started_at": started}
     try:
-        with _training_folder(checkpoints, progress or _ignore) as (folder, told):
+        with _training_folder(checkpoints, progress) as (folder, told):
             context = EvaluationContext(trial.seed, device, folder, told)
             outcome = evaluator.evaluate(architecture, context)
     except TrainingDivergedError as error:
@@ -287,10 +287,6 @@ def evaluate(
         message = f"the evaluator returned {outcome.objective}"
         return trial.with_changes(state=TrialState.DIVERGED, error=message, **figures, **common, **ended)
     return trial.with_changes(state=TrialState.DONE, objective=float(outcome.objective), **figures, **common, **ended)
-
-
-def _ignore(epoch: int, metrics: Mapping[str, float]) -> None:
-    """Takes progress and does nothing with it."""
 
 
 @contextmanager
@@ -324,9 +320,6 @@ def is_out_of_memory(error: BaseException) -> bool:
     return named or "can't allocate memory" in str(error)
 
 
-Progress = Callable[[int, Mapping[str, float]], None]
-
-
 def evaluate_with_retries(
     evaluator: Evaluator,
     trial: Trial,
@@ -336,7 +329,7 @@ def evaluate_with_retries(
     timeout_s: float | None = None,
     device: str = "cpu",
     checkpoints: Location | None = None,
-    progress: Progress = lambda epoch, figures: None,
+    progress: Progress = no_progress,
     attempting: Callable[[int], None] = lambda attempt: None,
 ) -> Trial:
     """Evaluates one trial, again after an error, up to `retries` times.

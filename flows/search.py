@@ -161,7 +161,7 @@ class SearchRun:
         """Removes what a killed process left behind: half-written files, training state of trials that are recorded."""
         remove_unfinished(self.folder.path)
         wanted = {str(trial.trial) for trial in self.log.pending}
-        for path in (*self.folder.checkpoints.glob("*"), *self.folder.path.glob("dispatch/*")):
+        for path in (*self.folder.checkpoints.glob("*"), *self.folder.dispatch.glob("*")):
             if path.name not in wanted:
                 remove_folder(path)
 
@@ -244,7 +244,7 @@ class SearchRun:
         """Records how a trial ended, then forgets its training state."""
         record.with_options(task_run_name=f"record trial {trial.trial} · {trial.state}")(self.log, trial)
         remove_folder(self.folder.checkpoints / str(trial.trial))
-        remove_folder(self.folder.path / "dispatch" / str(trial.trial))
+        remove_folder(self.folder.dispatch / str(trial.trial))
         self.history.compact_if_large()
         self.observer.trial_finished(trial)
 

@@ -18,7 +18,7 @@ from bonas_core.errors import BonasError
 from bonas_core.history import TrialHistory
 from bonas_core.model import PredictorModel, fit_model
 from bonas_core.settings import Settings
-from bonas_core.storage import is_locked, store_folder
+from bonas_core.storage import store_folder
 from bonas_core.trials import Trial, Trials, TrialState
 from flows.opening import stored_settings
 from flows.search import search
@@ -67,8 +67,9 @@ def continue_searches(
             logger.warning("search %s: %s", found.id, error)
         except Exception:
             logger.exception("search %s failed; the others go on", found.id)
-        gained[found.id] = {"state": found.state(), "gained": _size(found) - before}
-        left = None if left is None else max(0, left - (_size(found) - before))
+        more = _size(found) - before
+        gained[found.id] = {"state": found.state(), "gained": more}
+        left = None if left is None else max(0, left - more)
         logger.info("search %s: %s", found.id, gained[found.id])
     return gained
 
@@ -169,7 +170,7 @@ def _to_learn(settings: Settings) -> Settings:
 
 
 def _is_open(found: SearchFolder) -> bool:
-    return not is_locked(found.path) and found.state() != "finished"
+    return found.state() not in ("running", "finished")
 
 
 def _size(found: SearchFolder) -> int:

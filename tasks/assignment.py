@@ -30,6 +30,7 @@ from bonas_core.errors import StoreError
 from bonas_core.settings import Settings, parse_settings
 from bonas_core.storage import make_folder, write_whole
 from bonas_core.trials import Trial
+from tasks.workspace import DISPATCH_FOLDER
 
 _TRIAL = TypeAdapter(Trial)
 _LOOK_EVERY_S = 0.2
@@ -44,7 +45,7 @@ class Assignment:
     @classmethod
     def of(cls, search: Path, trial: int) -> Assignment:
         """The assignment of a trial of the search in a folder; it need not exist."""
-        return cls(search / "dispatch" / str(trial))
+        return cls(search / DISPATCH_FOLDER / str(trial))
 
     @property
     def search(self) -> Path:
@@ -129,12 +130,6 @@ class Assignment:
                 return not _locked(file)
         except OSError:
             return False
-
-
-def assignments(search: Path) -> list[Assignment]:
-    """All assignments of a search."""
-    found = (search / "dispatch").glob("*")
-    return sorted((Assignment(path) for path in found if path.name.isdigit()), key=lambda item: item.number)
 
 
 def _locked(file: IO[str]) -> bool:

@@ -25,6 +25,7 @@ from bonas_core.trials import Objective
 
 SEARCH_FILE = "search.json"
 STATE_FILE = "state.json"
+DISPATCH_FOLDER = "dispatch"
 SCHEMA = 1
 _UID = re.compile(r"[A-Za-z0-9-]{1,64}")
 _MANIFEST = {
@@ -111,6 +112,11 @@ class SearchFolder:
     def checkpoints(self) -> Location:
         """Training state, one folder a trial."""
         return self.path / "checkpoints"
+
+    @property
+    def dispatch(self) -> Location:
+        """Trials that were given to trainers in other processes, one folder a trial."""
+        return self.path / DISPATCH_FOLDER
 
     @property
     def predictors(self) -> Location:

@@ -25,7 +25,11 @@ class Outcome:
     """Trainable parameters of the network, where known."""
 
 
-def _ignore(epoch: int, metrics: Mapping[str, float]) -> None:
+Progress = Callable[[int, Mapping[str, float]], None]
+"""Told of a training after every epoch: the epochs done and the figures so far."""
+
+
+def no_progress(epoch: int, figures: Mapping[str, float]) -> None:
     """Takes progress and does nothing with it."""
 
 
@@ -39,7 +43,7 @@ class EvaluationContext:
     """A torch device."""
     checkpoints: Path | None = None
     """Folder for training state, there before the call; an evaluation that finds its state in it goes on from there."""
-    progress: Callable[[int, Mapping[str, float]], None] = _ignore
+    progress: Progress = no_progress
     """Called after every epoch with the epochs done and the figures so far."""
 
 

@@ -30,6 +30,7 @@ from bonas_core.errors import SettingsError, TrainingDivergedError
 from bonas_core.evaluators.augmentation import Augmentation
 from bonas_core.evaluators.base import EvaluationContext, Outcome
 from bonas_core.evaluators.datasets import Splits, load
+from bonas_core.networks.size import parameters
 from bonas_core.registry import resolve
 from bonas_core.spaces.base import SearchSpace
 from bonas_core.storage import write_whole
@@ -242,12 +243,7 @@ class TrainingEvaluator:
             context.progress(epoch, figures)
         metrics = {name: figure for name, figure in figures.items() if name != "objective"}
         metrics["test"] = self._score(network, test)[1]
-        params = sum(
-            parameter.numel()
-            for name, parameter in network.named_parameters()
-            if parameter.requires_grad and not name.startswith("auxiliary.")
-        )
-        return Outcome(figures["objective"], metrics, self._epochs, params)
+        return Outcome(figures["objective"], metrics, self._epochs, parameters(network))
 
     def _train(
         self, network: nn.Module, optimiser: torch.optim.SGD, pair: tuple[Tensor, Tensor], epoch: int, seed: int

@@ -41,5 +41,13 @@ def network_size(network: nn.Module, image: tuple[int, int, int]) -> NetworkSize
             module.register_forward_hook(count)
     with torch.no_grad():
         counted(torch.empty(1, *image, device="meta"))
-    kept = {name: parameter for name, parameter in counted.named_parameters() if not name.startswith("auxiliary.")}
-    return NetworkSize(sum(p.numel() for p in kept.values() if p.requires_grad), sum(products))
+    return NetworkSize(parameters(network), sum(products))
+
+
+def parameters(network: nn.Module) -> int:
+    """Trainable parameters of a network, without those of an auxiliary head."""
+    return sum(
+        parameter.numel()
+        for name, parameter in network.named_parameters()
+        if parameter.requires_grad and not name.startswith("auxiliary.")
+    )

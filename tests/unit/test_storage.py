@@ -1,13 +1,12 @@
 import json
 import os
 import signal
-import subprocess
-import sys
 from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
 from filelock import FileLock
+from holder import holding
 
 from bonas_core.errors import SearchLockedError, StoreError
 from bonas_core.storage import (
@@ -19,16 +18,6 @@ from bonas_core.storage import (
     store_folder,
     write_whole,
 )
-
-REPOSITORY = Path(__file__).parents[2]
-HOLD = """
-import sys
-from pathlib import Path
-from bonas_core.storage import single_writer
-with single_writer(Path(sys.argv[1])):
-    print("held", flush=True)
-    sys.stdin.read()
-"""
 
 
 def test_what_is_written_is_read_back(tmp_path: Path):
@@ -140,21 +129,8 @@ def test_other_uris_are_refused(store: str):
         store_folder(store)
 
 
-def holder(folder: Path) -> subprocess.Popen:
-    """A process that holds the right to write until its input closes."""
-    process = subprocess.Popen(
-        [sys.executable, "-c", HOLD, str(folder)],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-        env={**os.environ, "PYTHONPATH": str(REPOSITORY)},
-    )
-    assert process.stdout.readline() == "held\n"
-    return process
-
-
 def test_a_second_writer_is_refused_and_told_who_holds_the_search(tmp_path: Path):
-    with holder(tmp_path) as process:
+    with holding(tmp_path) as process:
         assert is_locked(tmp_path)
         with pytest.raises(SearchLockedError) as caught, single_writer(tmp_path):
             pass
@@ -168,7 +144,7 @@ def test_a_second_writer_is_refused_and_told_who_holds_the_search(tmp_path: Path
 
 
 def test_the_right_to_write_is_free_once_its_holder_is_killed(tmp_path: Path):
-    with holder(tmp_path) as process:
+    with holding(tmp_path) as process:
         assert is_locked(tmp_path)
         process.send_signal(signal.SIGKILL)
         process.wait()

@@ -4,13 +4,12 @@ import json
 import os
 import pickle
 import signal
-import subprocess
-import sys
 import threading
 from datetime import datetime
 from pathlib import Path
 
 import pytest
+from holder import holding
 
 from bonas_core.errors import SearchLockedError, StoreError
 from bonas_core.evaluators.base import EvaluationContext, Outcome
@@ -36,18 +35,10 @@ from bonas_core.storage import (
 )
 from bonas_core.testing import ToyEvaluator, timeless, toy_problem
 
-REPOSITORY = Path(__file__).parents[2]
 SEARCH = {
     "method": {"initial": 4, "retrain_every": 3, "pool": 50},
     "predictor": {"layers": 2, "width": 8, "epochs": 4},
 }
-HOLD = """
-import sys
-from bonas_core.storage import single_writer, store_folder
-with single_writer(store_folder(sys.argv[1])):
-    print("held", flush=True)
-    sys.stdin.read()
-"""
 
 
 def folder_in(store: str) -> Location:
@@ -170,18 +161,6 @@ def test_a_training_goes_on_from_its_last_epoch(store: str, monkeypatch):
         run(toy_problem(3, **parts), TrialHistory(folder / "trials"), folder / "checkpoints")
     run(toy_problem(3, **parts), TrialHistory(folder / "trials"), folder / "checkpoints")
     assert len(Epochs.trained) == len(set(Epochs.trained)) == 9
-
-
-def holding(folder: Location) -> subprocess.Popen:
-    process = subprocess.Popen(
-        [sys.executable, "-c", HOLD, str(folder)],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-        env={**os.environ, "PYTHONPATH": str(REPOSITORY)},
-    )
-    assert process.stdout.readline() == "held\n"
-    return process
 
 
 def test_a_second_writer_is_refused_and_told_who_holds_the_search_and_since_when(store: str, monkeypatch):
