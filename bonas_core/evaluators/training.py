@@ -14,7 +14,7 @@ import json
 import math
 from collections.abc import Mapping
 from contextlib import AbstractContextManager
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
@@ -71,6 +71,15 @@ class EpochAware(Protocol):
             progress: share of the epochs that are done.
             generator: where this epoch's random numbers are to be drawn from, on the device of the network.
         """
+
+
+@dataclass(frozen=True, eq=False)
+class Trained:
+    """A training that has ended."""
+
+    network: nn.Module
+    """With the weights of the last epoch, on the device that it was trained on."""
+    outcome: Outcome
 
 
 class TrainingEvaluator:
@@ -191,7 +200,11 @@ class TrainingEvaluator:
         self.fingerprint = hashlib.sha256(json.dumps(recipe, sort_keys=True).encode()).hexdigest()
 
     def evaluate(self, architecture: Architecture, context: EvaluationContext) -> Outcome:
-        """Trains one architecture with the recipe's number of threads.
+        """Trains one architecture; see `train`."""
+        return self.train(architecture, context).outcome
+
+    def train(self, architecture: Architecture, context: EvaluationContext) -> Trained:
+        """Trains one architecture with the recipe's number of threads, and keeps its network.
 
         Progress and metrics hold `train_loss` (mean over the last epoch, while it ran) and `validation_loss`;
         progress holds the accuracy so far as `objective`, metrics the accuracy on the test images as `test`.
@@ -201,9 +214,12 @@ class TrainingEvaluator:
             StoreError: a checkpoint cannot be written.
         """
         with torch_threads(self._threads):
-            return self._evaluate(architecture, context)
+            network, figures = self._fit(architecture, context)
+        metrics = {name: figure for name, figure in figures.items() if name != "objective"}
+        return Trained(network, Outcome(figures["objective"], metrics, self._epochs, parameters(network)))
 
-    def _evaluate(self, architecture: Architecture, context: EvaluationContext) -> Outcome:
+    def _fit(self, architecture: Architecture, context: EvaluationContext) -> tuple[nn.Module, dict[str, float]]:
+        """The network after the last epoch, and the figures of that epoch with those of the test images."""
         device = torch.device(context.device)
         if device.type == "cuda":
             torch.backends.cudnn.deterministic = True  # left on: other trainings of this process need it just as much
@@ -241,9 +257,7 @@ class TrainingEvaluator:
             if path is not None:
                 _save(path, {**identity, "epoch": epoch, **figures}, network, optimiser)
             context.progress(epoch, figures)
-        metrics = {name: figure for name, figure in figures.items() if name != "objective"}
-        metrics["test"] = self._score(network, test)[1]
-        return Outcome(figures["objective"], metrics, self._epochs, parameters(network))
+        return network, {**figures, "test": self._score(network, test)[1]}
 
     def _train(
         self, network: nn.Module, optimiser: torch.optim.SGD, pair: tuple[Tensor, Tensor], epoch: int, seed: int

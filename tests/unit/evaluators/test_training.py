@@ -384,3 +384,13 @@ def test_a_space_without_a_network_asks_for_one() -> None:
         SettingsError, match=r"network `nasbench101` is unknown; use one of nasbench201, nasnet, .* or module:object"
     ):
         TrainingEvaluator(NASBench101(), data=FEW)
+
+
+def test_a_training_hands_over_the_network_that_its_outcome_is_of() -> None:
+    trained = evaluator().train(CELL, EvaluationContext(seed=7))
+    assert trained.outcome == uninterrupted()[1]
+    images, labels = FEW.test
+    with torch.inference_mode():
+        right = (trained.network(images).argmax(dim=1) == labels).sum().item()
+    assert not trained.network.training
+    assert 100 * right / len(labels) == trained.outcome.metrics["test"]
