@@ -12,7 +12,7 @@ import hashlib
 import inspect
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -43,6 +43,7 @@ _RECIPE = 1  # raised whenever the code below would train differently with the s
 _SCORED_AT_ONCE = 1024  # images
 _DRAWS = 1  # tells the stream of augmentation and network from that of the order of images
 _FIGURES = ("objective", "train_loss", "validation_loss")  # what progress and a checkpoint hold of an epoch
+_UNVALIDATED = ("train_loss",)  # the same, where no images are held out
 
 
 class NetworkFactory(Protocol):
@@ -84,6 +85,9 @@ class Trained:
 
 class TrainingEvaluator:
     """Trains every architecture with SGD on images and finds the validation accuracy after the last epoch.
+
+    Where no images are held out to validate, as in final trainings, the objective is the accuracy on the test images,
+    which is found once, after the last epoch: no search may be given such an evaluator.
 
     Cross-entropy, momentum, a learning rate that changes step by step, weight decay on all parameters. By default the
     recipe of NAS-Bench-201 in small, without augmentation; the settings of DARTS are the preset `cifar10-bonas`. A
@@ -173,7 +177,15 @@ class TrainingEvaluator:
         kind = self._network_settings.pop("kind", None) or space.name
         self._make_network = _network_factory(kind, self._network_settings)
         duration = "1 epoch" if epochs == 1 else f"{epochs} epochs"
-        self.objective = f"{self._data.name} validation accuracy after {duration}, one run"
+        is_validated = len(self._data.validation[1]) > 0
+        if not is_validated and validation_images != 0:
+            raise SettingsError(
+                f"data `{self._data.name}`: no images are held out to validate; hold some out, or say so with "
+                "evaluator.validation_images=0"
+            )
+        self._figures = _FIGURES if is_validated else _UNVALIDATED
+        part = "validation" if is_validated else "test"
+        self.objective = f"{self._data.name} {part} accuracy after {duration}, one run"
         recipe = {
             "version": _RECIPE,
             "data": self._data.fingerprint,
@@ -207,7 +219,8 @@ class TrainingEvaluator:
         """Trains one architecture with the recipe's number of threads, and keeps its network.
 
         Progress and metrics hold `train_loss` (mean over the last epoch, while it ran) and `validation_loss`;
-        progress holds the accuracy so far as `objective`, metrics the accuracy on the test images as `test`.
+        progress holds the accuracy so far as `objective`, metrics the accuracy on the test images as `test`. Without
+        images to validate there is neither `validation_loss` nor an accuracy so far.
 
         Raises:
             TrainingDivergedError: a loss is infinite or not a number.
@@ -216,7 +229,8 @@ class TrainingEvaluator:
         with torch_threads(self._threads):
             network, figures = self._fit(architecture, context)
         metrics = {name: figure for name, figure in figures.items() if name != "objective"}
-        return Trained(network, Outcome(figures["objective"], metrics, self._epochs, parameters(network)))
+        objective = figures.get("objective", figures["test"])
+        return Trained(network, Outcome(objective, metrics, self._epochs, parameters(network)))
 
     def _fit(self, architecture: Architecture, context: EvaluationContext) -> tuple[nn.Module, dict[str, float]]:
         """The network after the last epoch, and the figures of that epoch with those of the test images."""
@@ -239,21 +253,24 @@ class TrainingEvaluator:
         )
         identity = {"recipe": self.fingerprint, "architecture": architecture.key, "seed": str(context.seed)}
         path = None if context.checkpoints is None else context.checkpoints / CHECKPOINT
-        done, figures = (0, {}) if path is None else _restore(path, identity, self._epochs, network, optimiser)
+        done, figures = (
+            (0, {}) if path is None else _restore(path, identity, self._epochs, network, optimiser, self._figures)
+        )
         train, validation, test = (
             (images.to(device), labels.to(device))
             for images, labels in (self._data.train, self._data.validation, self._data.test)
         )
         for epoch in range(done + 1, self._epochs + 1):
             train_loss = self._train(network, optimiser, train, epoch, context.seed)
-            validation_loss, accuracy = self._score(network, validation)
+            validation_loss, accuracy = self._score(network, validation) if len(validation[1]) else (0.0, 0.0)
             for name, loss in (("training", train_loss), ("validation", validation_loss)):
                 if not math.isfinite(loss):
                     raise TrainingDivergedError(
                         f"architecture `{architecture.text}`: the {name} loss is {loss} in epoch {epoch} of "
                         f"{self._epochs}; lower evaluator.learning_rate ({self._learning_rate})"
                     )
-            figures = dict(zip(_FIGURES, (accuracy, train_loss, validation_loss), strict=True))
+            found = dict(zip(_FIGURES, (accuracy, train_loss, validation_loss), strict=True))
+            figures = {name: found[name] for name in self._figures}
             if path is not None:
                 _save(path, {**identity, "epoch": epoch, **figures}, network, optimiser)
             context.progress(epoch, figures)
@@ -347,7 +364,12 @@ def _save(path: Path, metadata: Mapping[str, object], network: nn.Module, optimi
 
 
 def _restore(
-    path: Path, identity: Mapping[str, str], epochs: int, network: nn.Module, optimiser: torch.optim.SGD
+    path: Path,
+    identity: Mapping[str, str],
+    epochs: int,
+    network: nn.Module,
+    optimiser: torch.optim.SGD,
+    names: Sequence[str] = _FIGURES,
 ) -> tuple[int, dict[str, float]]:
     """Takes up a checkpoint of the same training: epochs done and figures of the last.
 
@@ -358,7 +380,7 @@ def _restore(
             metadata = file.metadata() or {}
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
         epoch = int(metadata["epoch"])
-        figures = {name: float(metadata[name]) for name in _FIGURES}
+        figures = {name: float(metadata[name]) for name in names}
     except (OSError, SafetensorError, KeyError, ValueError):
         return 0, {}
     required = _forms({f"network.{name}": tensor for name, tensor in network.state_dict().items()})

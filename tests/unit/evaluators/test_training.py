@@ -394,3 +394,19 @@ def test_a_training_hands_over_the_network_that_its_outcome_is_of() -> None:
         right = (trained.network(images).argmax(dim=1) == labels).sum().item()
     assert not trained.network.training
     assert 100 * right / len(labels) == trained.outcome.metrics["test"]
+
+
+def test_without_images_to_validate_all_are_trained_on_and_the_test_images_are_scored_once(tmp_path: Path) -> None:
+    with pytest.raises(SettingsError, match="no images are held out to validate"):
+        evaluator(data=FEW.joined())
+    final = evaluator(data=FEW.joined(), validation_images=0)
+    seen: list[dict[str, float]] = []
+    context = EvaluationContext(1, checkpoints=tmp_path, progress=lambda _, figures: seen.append(dict(figures)))
+    trained = final.train(CELL, context)
+    assert [set(figures) for figures in seen] == [{"train_loss"}] * 3
+    assert set(trained.outcome.metrics) == {"train_loss", "test"}
+    assert trained.outcome.objective == trained.outcome.metrics["test"]
+    assert final.objective == "few test accuracy after 3 epochs, one run"
+    assert final.fingerprint != evaluator().fingerprint
+    assert final.train(CELL, context).outcome == trained.outcome  # from its checkpoint
+    assert len(seen) == 3
