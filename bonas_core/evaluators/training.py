@@ -211,6 +211,11 @@ class TrainingEvaluator:
         recipe |= {name: value for name, (value, usual) in later.items() if value != usual}
         self.fingerprint = hashlib.sha256(json.dumps(recipe, sort_keys=True).encode()).hexdigest()
 
+    @property
+    def data(self) -> Splits:
+        """What it trains on, and is scored on."""
+        return self._data
+
     def evaluate(self, architecture: Architecture, context: EvaluationContext) -> Outcome:
         """Trains one architecture; see `train`."""
         return self.train(architecture, context).outcome
