@@ -310,12 +310,15 @@ def deploy(
 @data_app.command()
 def prepare(
     name: Annotated[str, typer.Argument(metavar="NAME", help="Data set, for instance nasbench201.")],
-    source: Annotated[Path | None, typer.Option(help="The official file, or your CSV or Parquet.")] = None,
+    source: Annotated[Path | None, typer.Option(help="The official file or folder, or your CSV or Parquet.")] = None,
+    size: Annotated[
+        int | None, typer.Option(min=8, max=1024, help="Side of the images, where it can be chosen.")
+    ] = None,
 ) -> None:
     """Turn an official or own file into a checked table that presets find by themselves."""
     from flows.datasets import prepare as prepared
 
-    print(prepared(name, source))
+    print(prepared(name, source, size))
 
 
 @data_app.command()

@@ -2,6 +2,7 @@
 
 Such a module has `prepare(source, target)`, `check(target)` and `SOURCE`, which says what the source is; it is None
 where none is needed, and `prepare(target)` is then enough. `SUFFIX` is that of its file, by default that of a table.
+`SIZE` is the side of its images by default, where `prepare` takes a `size`.
 """
 
 from __future__ import annotations
@@ -15,9 +16,12 @@ from bonas_core.errors import InputError, SettingsError
 from flows.presets import prepared_table
 
 
-def prepare(name: str, source: Path | None) -> str:
+def prepare(name: str, source: Path | None, size: int | None = None) -> str:
     """Writes the prepared file of a data set; says where it is and what is in it."""
     module = _module(name)
+    options = {} if size is None else {"size": size}
+    if options and not hasattr(module, "SIZE"):
+        raise InputError(f"data prepare {name}: its images have one size; leave out --size")
     if module.SOURCE is None:
         if source is not None:
             raise InputError(f"data prepare {name}: it is computed, not read from a file; leave out --source")
@@ -26,7 +30,7 @@ def prepare(name: str, source: Path | None) -> str:
         raise InputError(
             f"data prepare {name}: the file is yours to bring; give it with --source PATH ({module.SOURCE})"
         )
-    return str(module.prepare(source, _target(name, module)))
+    return str(module.prepare(source, _target(name, module), **options))
 
 
 def check(name: str) -> str:

@@ -7,9 +7,14 @@ batch, on its own device.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+import json
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
+from uuid import uuid4
 
 import numpy as np
 import torch
@@ -17,7 +22,7 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
-from bonas_core.errors import SettingsError, TableError
+from bonas_core.errors import SettingsError, StoreError, TableError
 from bonas_core.evaluators.datasets import Splits
 from bonas_core.storage import write_whole
 
@@ -29,7 +34,7 @@ _ARRAYS = ("train_images", "train_labels", "test_images", "test_labels")
 class ImageSet:
     """A data set as it was published: a training set, of which a search holds out a part, and a test set.
 
-    Images are uint8 (n, channels, height, width), labels uint8 (n,).
+    Images are uint8 (n, channels, height, width), labels uint8 (n,), or int16 where there are more than 256 classes.
     """
 
     name: str
@@ -39,9 +44,9 @@ class ImageSet:
     """Of every channel over the training set, as fractions of the largest value."""
     std: tuple[float, ...]
     train_images: NDArray[np.uint8]
-    train_labels: NDArray[np.uint8]
+    train_labels: NDArray[np.integer[Any]]
     test_images: NDArray[np.uint8]
-    test_labels: NDArray[np.uint8]
+    test_labels: NDArray[np.integer[Any]]
 
     @property
     def digest(self) -> str:
@@ -62,15 +67,90 @@ def write_images(path: Path, images: ImageSet, described: Mapping[str, str]) -> 
         images: what to write.
         described: where it comes from; `read_images` gives it back.
     """
-    metadata = {
+    metadata = _metadata(images, described, images.digest)
+    write_whole(path, save({name: np.ascontiguousarray(getattr(images, name)) for name in _ARRAYS}, metadata))
+
+
+@contextmanager
+def new_images(
+    path: Path,
+    name: str,
+    classes: int,
+    mean: tuple[float, ...],
+    std: tuple[float, ...],
+    counts: tuple[int, int],
+    image: tuple[int, int, int],
+    described: Mapping[str, str],
+) -> Iterator[ImageSet]:
+    """Writes a data set that need not fit into memory: its arrays are filled in place, in a file that appears whole
+    when the block ends and not at all if it raises.
+
+    Args:
+        path: of the file; its folder is there.
+        name: of the data set.
+        classes: their number.
+        mean: of every channel.
+        std: of every channel.
+        counts: images to train and to test with.
+        image: channels, height and width.
+        described: where it comes from; `read_images` gives it back.
+
+    Raises:
+        StoreError: the file cannot be written.
+    """
+    label = np.dtype(np.uint8 if classes <= 256 else np.int16)
+    shapes = [(counts[0], *image), (counts[0],), (counts[1], *image), (counts[1],)]
+    kinds = [np.dtype(np.uint8), label] * 2
+    ends = np.cumsum([int(np.prod(shape)) * kind.itemsize for shape, kind in zip(shapes, kinds, strict=True)]).tolist()
+    places = {
+        array: {"dtype": _KINDS[kind], "shape": list(shape), "data_offsets": [begin, end]}
+        for array, kind, shape, begin, end in zip(_ARRAYS, kinds, shapes, [0, *ends], ends, strict=False)
+    }
+    temporary = path.with_name(f".{path.name}.{uuid4().hex[:8]}.tmp")
+    try:
+        empty = ImageSet(name, classes, mean, std, *(np.empty(0, dtype=kind) for kind in kinds))
+        size = len(_header(empty, described, "0" * 64, places))
+        with temporary.open("wb") as file:
+            file.truncate(size + ends[-1])
+        arrays = [
+            np.memmap(temporary, dtype=kind, mode="r+", offset=size + begin, shape=shape)
+            for kind, shape, begin in zip(kinds, shapes, [0, *ends], strict=False)
+        ]
+        filled = ImageSet(name, classes, mean, std, *arrays)
+        yield filled
+        for array in arrays:
+            array.flush()
+        with temporary.open("r+b") as file:
+            file.write(_header(empty, described, filled.digest, places))
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except OSError as error:
+        raise StoreError(f"`{path}` cannot be written: {error.strerror}; free space or choose another home") from None
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+_KINDS = {np.dtype(np.uint8): "U8", np.dtype(np.int16): "I16"}
+"""What safetensors calls them."""
+
+
+def _header(images: ImageSet, described: Mapping[str, str], digest: str, places: Mapping[str, object]) -> bytes:
+    """The start of a safetensors file, padded as the format wants it."""
+    text = json.dumps({"__metadata__": _metadata(images, described, digest), **places}).encode()
+    text += b" " * (-len(text) % 8)
+    return len(text).to_bytes(8, "little") + text
+
+
+def _metadata(images: ImageSet, described: Mapping[str, str], digest: str) -> dict[str, str]:
+    return {
         **described,
         "name": images.name,
         "classes": str(images.classes),
         "mean": " ".join(map(repr, images.mean)),
         "std": " ".join(map(repr, images.std)),
-        "digest": images.digest,
+        "digest": digest,
     }
-    write_whole(path, save({name: np.ascontiguousarray(getattr(images, name)) for name in _ARRAYS}, metadata))
 
 
 def read_images(path: Path, check: bool = False) -> tuple[ImageSet, dict[str, str]]:
@@ -102,7 +182,9 @@ def read_images(path: Path, check: bool = False) -> tuple[ImageSet, dict[str, st
     return images, metadata
 
 
-def split(images: ImageSet, validation: int | None = None, train: int | None = None) -> Splits:
+def split(
+    images: ImageSet, validation: int | None = None, train: int | None = None, digest: str | None = None
+) -> Splits:
     """Holds out a part of the training set for the search; the test set is left to reports.
 
     The training images are shuffled within their classes (NumPy's `RandomState(0)`) and dealt out class by class: the
@@ -113,6 +195,7 @@ def split(images: ImageSet, validation: int | None = None, train: int | None = N
         images: the data set.
         validation: images held out; by default a tenth. None for final trainings: 0.
         train: images to train on; by default all others.
+        digest: of the images where it is known, which saves reading them all.
 
     Raises:
         SettingsError: there are not so many.
@@ -125,6 +208,11 @@ def split(images: ImageSet, validation: int | None = None, train: int | None = N
             f"data `{images.name}`: {held_out} images to validate and {kept} to train on are not parts of its "
             f"{count}; change evaluator.validation_images or evaluator.train_images"
         )
+    test = _pair(images.test_images, images.test_labels)
+    if kept == count:  # nothing is picked, and nothing copied: the images may be more than memory holds
+        whole = _pair(images.train_images, images.train_labels)
+        nothing = (whole[0][:0], whole[1][:0])
+        return Splits(images.name, images.classes, whole, nothing, test, images.mean, images.std, digest)
     rng = np.random.RandomState(0)  # unlike default_rng, its streams never change between numpy versions
     turn = np.empty(count, dtype=np.int64)  # of every image among those of its class
     for label in range(images.classes):
@@ -132,26 +220,27 @@ def split(images: ImageSet, validation: int | None = None, train: int | None = N
         turn[rng.permutation(members)] = np.arange(len(members))
     order = np.lexsort((images.train_labels, turn))
 
-    def pair(pixels: NDArray[np.uint8], labels: NDArray[np.uint8]) -> tuple[torch.Tensor, torch.Tensor]:
-        return torch.from_numpy(pixels), torch.from_numpy(labels.astype(np.int64))
-
     parts = [order[:held_out], order[held_out : held_out + kept]]
-    validated, trained = (pair(images.train_images[rows], images.train_labels[rows]) for rows in parts)
+    validated, trained = (_pair(images.train_images[rows], images.train_labels[rows]) for rows in parts)
     return Splits(
         images.name,
         images.classes,
         trained,
         validated,
-        pair(images.test_images, images.test_labels),
+        test,
         images.mean,
         images.std,
     )
 
 
+def _pair(pixels: NDArray[np.uint8], labels: NDArray[np.integer[Any]]) -> tuple[torch.Tensor, torch.Tensor]:
+    return torch.from_numpy(pixels), torch.from_numpy(labels.astype(np.int64))
+
+
 def load_images(path: Path, validation: int | None = None, train: int | None = None) -> Splits:
     """The splits of a prepared file; see `split`."""
-    images, _ = read_images(path)
-    splits = split(images, validation, train)
+    images, described = read_images(path)
+    splits = split(images, validation, train, described["digest"])
     if train is None:
         return splits
     return replace(splits, name=f"{splits.name.partition(' (')[0]} ({train} images)")

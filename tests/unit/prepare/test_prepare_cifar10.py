@@ -3,6 +3,7 @@ import io
 import pickle
 import struct
 import tarfile
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,21 +14,25 @@ from PIL import Image
 
 from bonas_core.errors import TableError
 from bonas_core.evaluators.images import read_images
-from data.cifar10 import pickles
+from data import cifar, pickles
 from data.cifar10 import prepare as cifar10
 from data.cifar10.prepare import check, prepare
 
 BATCH = 20  # images of a batch in these tests
 NAMES = [*(f"data_batch_{number}" for number in range(1, 6)), "test_batch"]
 RNG = np.random.default_rng(0)
+CIFAR10 = cifar10.CIFAR10  # as it is, whatever tests put in its place
+ARCHIVES = CIFAR10.archives
 PIXELS = {name: RNG.integers(256, size=(BATCH, 3072), dtype=np.uint8) for name in NAMES}
 LABELS = {name: [label % 10 for label in range(BATCH)] for name in NAMES}
 
 
 @pytest.fixture(autouse=True)
 def _small_batches(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cifar10, "_BATCH", BATCH)
-    monkeypatch.setattr(cifar10, "_TRAIN", 5 * BATCH)
+    small = replace(
+        cifar10.CIFAR10, train_files=dict.fromkeys(NAMES[:5], BATCH), test_files=dict.fromkeys(NAMES[5:], BATCH)
+    )
+    monkeypatch.setattr(cifar10, "CIFAR10", small)
 
 
 def python2_pickle(pixels: np.ndarray, labels: list[int], dtype: bytes = b"u1") -> bytes:
@@ -102,7 +107,7 @@ def test_archives_are_read_if_their_checksum_is_official(
     with pytest.raises(TableError, match=r"its MD5 is \w{32}, it should be c\w{31}; it is damaged or another file"):
         prepare(source, target)
     assert not target.exists()
-    monkeypatch.setitem(cifar10.ARCHIVES, name, hashlib.md5(source.read_bytes()).hexdigest())
+    monkeypatch.setitem(ARCHIVES, name, hashlib.md5(source.read_bytes()).hexdigest())
     prepare(source, target)
     assert_whole(target)
 
@@ -110,7 +115,7 @@ def test_archives_are_read_if_their_checksum_is_official(
 def test_a_truncated_archive_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     source = archive(tmp_path / "cifar-10-binary.tar.gz", batches("binary"))
     source.write_bytes(source.read_bytes()[:3000])
-    monkeypatch.setitem(cifar10.ARCHIVES, source.name, hashlib.md5(source.read_bytes()).hexdigest())
+    monkeypatch.setitem(ARCHIVES, source.name, hashlib.md5(source.read_bytes()).hexdigest())
     with pytest.raises(TableError, match=r"cannot be unpacked .*; download it again") as caught:
         prepare(source, tmp_path / "cifar10.safetensors")
     assert "\n" not in str(caught.value)
@@ -243,12 +248,11 @@ def test_parquet_with_faults_is_refused_and_nothing_is_written(
 
 
 @pytest.mark.slow
-def test_the_real_jpeg_images_are_read(tmp_path: Path, shared_data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cifar10, "_TRAIN", 50_000)
-    prepare(shared_data, tmp_path / "cifar10.safetensors")
+def test_the_real_jpeg_images_are_read(tmp_path: Path, shared_data: Path) -> None:
+    cifar.prepare(CIFAR10, shared_data, tmp_path / "cifar10.safetensors")
     images, _ = read_images(tmp_path / "cifar10.safetensors", check=True)
     assert images.name == "jpeg-cifar10"
     assert images.train_labels[:10].tolist() == [6, 9, 9, 4, 1, 1, 2, 7, 8, 3]  # the official ones
     assert np.bincount(images.train_labels).tolist() == [5000] * 10
     means = images.train_images.mean(axis=(0, 2, 3)) / 255
-    assert means == pytest.approx(cifar10.MEAN, abs=1e-3)
+    assert means == pytest.approx(CIFAR10.mean, abs=1e-3)

@@ -1,0 +1,38 @@
+"""Prepares CIFAR-100, with its 100 fine labels; see `data/cifar.py`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from bonas_core.evaluators import images
+from data import cifar
+from data.cifar import Cifar, check
+
+__all__ = ["SOURCE", "SUFFIX", "check", "prepare"]
+
+SUFFIX = images.SUFFIX
+CIFAR100 = Cifar(
+    title="CIFAR-100",
+    name="cifar100",
+    classes=100,
+    mean=(0.50707516, 0.48654887, 0.44091784),
+    std=(0.26733429, 0.25643846, 0.27615047),
+    archives={
+        "cifar-100-binary.tar.gz": "03b5dce01913d631647c71ecec9e9cb8",
+        "cifar-100-python.tar.gz": "eb9058c3a382ffc7106e4002c42a8d85",
+    },
+    train_files={"train": 50_000},
+    test_files={"test": 10_000},
+    label_bytes=2,
+    label_key=b"fine_labels",
+)
+SOURCE = cifar.source_of(CIFAR100.title, CIFAR100.name)
+
+
+def prepare(source: Path, target: Path) -> str:
+    """Reads a source, checks it and writes it with its digest.
+
+    Raises:
+        TableError: the source cannot be used; nothing is written then.
+    """
+    return cifar.prepare(CIFAR100, source, target)
