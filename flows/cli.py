@@ -195,7 +195,8 @@ def benchmark(
     name: Annotated[
         str,
         typer.Argument(
-            metavar="NAME", help="table1, table2, figure3, figure4, figure5, protocol, batches, transfer or cells."
+            metavar="NAME",
+            help="table1, table2, figure3, figure4, figure5, protocol, batches, transfer, cells or trainings.",
         ),
     ],
     space: Annotated[str, typer.Option(help="Space to run on.")] = "nasbench201",
