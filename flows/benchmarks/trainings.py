@@ -24,7 +24,7 @@ from bonas_core.history import TrialHistory
 from bonas_core.report.analysis import Scale, progress, summary
 from bonas_core.search import run
 from bonas_core.settings import Settings
-from bonas_core.storage import make_folder, write_whole
+from bonas_core.storage import make_folder, single_writer, write_whole
 from flows.benchmarks.runs import run_all
 from flows.benchmarks.searches import preset_of, preset_settings, standard_error
 
@@ -43,7 +43,8 @@ class TrainingsJob:
     def execute(self) -> dict[str, Any]:
         """Runs the search, or what is left of it, to the end of its budget."""
         problem = build(self.settings)
-        log = run(problem, TrialHistory(self.folder / "trials"), self.folder / "checkpoints")
+        with single_writer(make_folder(self.folder)):
+            log = run(problem, TrialHistory(self.folder / "trials"), self.folder / "checkpoints")
         course, found = progress(log.rows, problem.objective), summary(log.rows, problem.objective)
         return {
             "method": self.method,
