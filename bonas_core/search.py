@@ -283,6 +283,7 @@ def evaluate(
         return trial.with_changes(state=TrialState.DIVERGED, error=str(error), **common, **ended)
     ended = {"cost_s": time.perf_counter() - begin, "finished_at": datetime.now(UTC)}
     figures = {"metrics": dict(outcome.metrics), "epochs": outcome.epochs, "params": outcome.params}
+    ended["images_per_second"] = outcome.images_per_second
     if not math.isfinite(outcome.objective):
         message = f"the evaluator returned {outcome.objective}"
         return trial.with_changes(state=TrialState.DIVERGED, error=message, **figures, **common, **ended)

@@ -244,6 +244,7 @@ class TrainingSettings(_Model):
     processes: int = Field(
         1, ge=1, le=64, description="that share every batch of a training; on GPUs, each has a GPU of its own"
     )
+    compile: bool = Field(False, description="torch.compile: pays in long trainings on GPUs")
     network: NetworkSettings = Field(default_factory=lambda: NetworkSettings())
 
 

@@ -11,21 +11,24 @@ from torch import Tensor
 Batch = tuple[Tensor, Tensor]
 """Images and labels."""
 
+RESIDENT = 2 << 30
+"""Bytes of images that are moved to a device as a whole."""
+
 
 class Source:
     """Images and labels as batches on a device.
 
+    Of more images than are moved there as a whole, every batch is gathered by itself, in a thread that is one ahead.
+
     Args:
         pair: images (n, channels, height, width) and labels (n,), on the CPU; the images may be memory-mapped.
         device: where batches are wanted.
-        resident: bytes of images that are moved to the device as a whole. Of more, every batch is gathered by itself,
-            in a thread that is one batch ahead.
     """
 
-    def __init__(self, pair: Batch, device: torch.device, resident: float = 2**31) -> None:
+    def __init__(self, pair: Batch, device: torch.device) -> None:
         images, labels = pair
         self.device = device
-        self._is_resident = images.nbytes <= resident
+        self._is_resident = images.nbytes <= RESIDENT
         self._pair = (images.to(device), labels.to(device)) if self._is_resident else pair
 
     def __len__(self) -> int:

@@ -16,12 +16,13 @@ import inspect
 import json
 import math
 import pickle
+import time
 from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Protocol, cast, runtime_checkable
 
 import numpy as np
 import torch
@@ -51,6 +52,11 @@ _RECIPE = 1  # raised whenever the code below would train differently with the s
 _SCORED_AT_ONCE = 1024  # images
 _DRAWS = 1  # tells the stream of augmentation and network from that of the order of images
 _FIGURES = ("objective", "train_loss", "validation_loss")  # what progress and a checkpoint hold of an epoch
+
+
+Fitted = tuple[nn.Module, dict[str, float], float | None]
+"""A network after the last epoch; figures of that epoch and of the test images; training images a second, scoring not
+counted, of the epochs that were not in the checkpoint."""
 
 
 class NetworkFactory(Protocol):
@@ -108,7 +114,8 @@ class TrainingEvaluator:
     same machine and number of threads.
 
     With `processes`, as many share every batch: its loss and the statistics of batch norms are those of all of its
-    images. On GPUs every process has one of its own. Results differ in the last digits from those of one process.
+    images. On GPUs every process has one of its own. Results differ in the last digits from those of one process, and
+    from those of code that is compiled.
 
     The defaults suit the digits: about two seconds per training on one core; good cells reach 98 to 99 %, most of the
     poorer ones 95 to 97 %, and cells that join nothing to the output 10 %. Seeds move a cell by about as much as
@@ -136,6 +143,8 @@ class TrainingEvaluator:
         precision: `float32`, or `bfloat16` for mixed precision.
         threads: of the CPU, part of the recipe, since they decide in which order sums are added.
         processes: in which a network is trained.
+        compile: whether `torch.compile` makes code of every network for its training, which takes it half a minute and
+            more, and pays on GPUs only.
         network: settings of the network: `channels` of the first stage (4), `cells` (1), and `kind`: by default the one
             registered under the space's name, or `module:object` for a `NetworkFactory` of your own, which the
             fingerprint knows by name and settings only: rename it when its code changes.
@@ -172,6 +181,7 @@ class TrainingEvaluator:
         precision: str = "float32",
         threads: int = 1,
         processes: int = 1,
+        compile: bool = False,
         network: Mapping[str, Any] | None = None,
     ) -> None:
         settings = {name: value for name, value in locals().items() if name not in ("self", "space")}
@@ -195,6 +205,7 @@ class TrainingEvaluator:
         self._precision = precision
         self._threads = threads
         self._processes = processes
+        self._compile = compile
         smallest = len(self._data.train[1]) // self._steps
         if smallest < processes:
             raise SettingsError(
@@ -227,6 +238,7 @@ class TrainingEvaluator:
             "auxiliary_weight": (auxiliary_weight, 0.4),
             "precision": (precision, "float32"),
             "processes": (processes, 1),
+            "compile": (compile, False),
         }
         recipe |= {name: value for name, (value, usual) in later.items() if value != usual}
         self.fingerprint = hashlib.sha256(json.dumps(recipe, sort_keys=True).encode()).hexdigest()
@@ -239,32 +251,32 @@ class TrainingEvaluator:
         """Trains one architecture with the recipe's number of threads, and keeps its network.
 
         Progress and metrics hold `train_loss` (mean over the last epoch, while it ran) and `validation_loss`;
-        progress holds the accuracy so far as `objective`, metrics the accuracy on the test images as `test`.
+        progress holds the accuracy so far as `objective` and the speed as `images_per_second`, metrics the accuracy on
+        the test images as `test`.
 
         Raises:
             TrainingDivergedError: a loss is infinite or not a number.
             TrainingProcessError: one of several processes died.
+            SettingsError: the network cannot be compiled.
             StoreError: a checkpoint cannot be written.
         """
         with torch_threads(self._threads):
             if self._processes == 1:
-                network, figures = self._fit(architecture, context, Team())
+                network, figures, speed = self._fit(architecture, context, Team())
             else:
-                network, figures = self._fit_in_team(architecture, context)
+                network, figures, speed = self._fit_in_team(architecture, context)
         metrics = {name: figure for name, figure in figures.items() if name != "objective"}
-        return Trained(network, Outcome(figures["objective"], metrics, self._epochs, parameters(network)))
+        return Trained(network, Outcome(figures["objective"], metrics, self._epochs, parameters(network), speed))
 
-    def _fit_in_team(
-        self, architecture: Architecture, context: EvaluationContext
-    ) -> tuple[nn.Module, dict[str, float]]:
+    def _fit_in_team(self, architecture: Architecture, context: EvaluationContext) -> Fitted:
         """As `_fit`, in processes of their own."""
         task = pickle.dumps((self, architecture, replace(context, progress=no_progress)))
-        weights, figures = run(
+        weights, figures, speed = run(
             self._processes, context.device, _fit_as_member, task, lambda told: context.progress(*told)
         )
         network = self._network(architecture, context.seed)
         network.load_state_dict(load_tensors(weights))
-        return network.eval().to(context.device), figures
+        return network.eval().to(context.device), figures, speed
 
     def __reduce__(self) -> tuple[Any, ...]:
         space, settings = self._made_of  # another process makes it anew: data that have a name are read there, not sent
@@ -284,30 +296,23 @@ class TrainingEvaluator:
             **self._network_settings,
         )
 
-    def _fit(
-        self, architecture: Architecture, context: EvaluationContext, team: Team
-    ) -> tuple[nn.Module, dict[str, float]]:
-        """The network after the last epoch, and the figures of that epoch with those of the test images."""
+    def _fit(self, architecture: Architecture, context: EvaluationContext, team: Team) -> Fitted:
         device = team.device(context.device)
-        if device.type == "cuda":
-            torch.backends.cudnn.deterministic = True  # left on: other trainings of this process need it just as much
-        network = self._network(architecture, context.seed).to(device)
-        optimiser = torch.optim.SGD(
-            network.parameters(),
-            lr=self._learning_rate,
-            momentum=self._momentum,
-            nesterov=self._nesterov,
-            weight_decay=self._weight_decay,
-        )
+        network, optimiser = self._start(architecture, context.seed, device)
         identity = {"recipe": self.fingerprint, "architecture": architecture.key, "seed": str(context.seed)}
         path = None if context.checkpoints is None else context.checkpoints / CHECKPOINT
+        speed: float | None = None
         done, figures = (0, {}) if path is None else _restore(path, identity, self._epochs, network, optimiser)
         train, validation, test = (
             Source(pair, device) for pair in (self._data.train, self._data.validation, self._data.test)
         )
-        called = team.joined(network, torch.zeros(2, *self._data.train[0].shape[1:], device=device))
+        called = self._called(network, device, team)
+        seconds = 0.0
         for epoch in range(done + 1, self._epochs + 1):
+            begin = time.perf_counter()
             train_loss = self._train(network, called, optimiser, train, epoch, context.seed, team)
+            seconds += time.perf_counter() - begin
+            speed = (epoch - done) * len(train) / seconds
             validation_loss, accuracy = self._score(network, validation, team)
             for name, loss in (("training", train_loss), ("validation", validation_loss)):
                 if not math.isfinite(loss):
@@ -319,8 +324,31 @@ class TrainingEvaluator:
             if team.rank == 0:
                 if path is not None:
                     _save(path, {**identity, "epoch": epoch, **figures}, network, optimiser)
-                context.progress(epoch, figures)
-        return network, {**figures, "test": self._score(network, test, team)[1]}
+                context.progress(epoch, {**figures, "images_per_second": speed})
+        return network, {**figures, "test": self._score(network, test, team)[1]}, speed
+
+    def _start(self, architecture: Architecture, seed: int, device: torch.device) -> tuple[nn.Module, torch.optim.SGD]:
+        """Network and optimiser of a training that begins."""
+        network = self._network(architecture, seed).to(device)
+        if device.type == "cuda":
+            torch.backends.cudnn.deterministic = True  # left on: other trainings of this process need it just as much
+            network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        return network, torch.optim.SGD(
+            network.parameters(),
+            lr=self._learning_rate,
+            momentum=self._momentum,
+            nesterov=self._nesterov,
+            weight_decay=self._weight_decay,
+        )
+
+    def _called(self, network: nn.Module, device: torch.device, team: Team) -> nn.Module:
+        """The network as it is called in training; its weights are those of the network itself."""
+        called = team.joined(network, torch.zeros(2, *self._data.train[0].shape[1:], device=device))
+        if not self._compile:
+            return called
+        torch._dynamo.reset()  # what it made of other networks counts against a limit
+        # code for every size of batch: code for any size would be used or not depending on what was compiled before
+        return cast(nn.Module, torch.compile(called, dynamic=False))
 
     def _train(
         self,
@@ -356,6 +384,8 @@ class TrainingEvaluator:
             inputs = self._augmentation.cut_out(self._data.normalised(moved), image_draws, size, rows)
             if isinstance(network, BatchAware):
                 network.begin_batch(size, rows)
+            if source.device.type == "cuda":  # which has fast convolutions for this order of values
+                inputs = inputs.contiguous(memory_format=torch.channels_last)
             optimiser.zero_grad()
             with self._mixed(source.device):
                 outputs = called(inputs)
@@ -405,13 +435,13 @@ class TrainingEvaluator:
         return lost / len(source), 100 * right / len(source)
 
 
-def _fit_as_member(team: Team, task: bytes, tell: Tell) -> tuple[bytes, dict[str, float]] | None:
-    """One of the processes that train a network: its weights and figures."""
+def _fit_as_member(team: Team, task: bytes, tell: Tell) -> tuple[bytes, dict[str, float], float | None]:
+    """The work of each of the processes that train a network: `Fitted`, of which the weights only."""
     evaluator, architecture, context = pickle.loads(task)
     told = replace(context, progress=lambda epoch, figures: tell((epoch, figures)))
     with torch_threads(evaluator._threads):
-        network, figures = evaluator._fit(architecture, told, team)
-    return save(_copies(network.state_dict())), figures
+        network, figures, speed = evaluator._fit(architecture, told, team)
+    return save(_copies(network.state_dict())), figures, speed
 
 
 def _network_factory(kind: str, settings: Mapping[str, Any]) -> NetworkFactory:
