@@ -318,7 +318,7 @@ def is_out_of_memory(error: BaseException) -> bool:
     """Whether an error says that memory ran out, of the machine or of a GPU."""
     # torch has a class of its own for GPUs, and raises RuntimeError on CPUs
     named = isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError"
-    return named or "can't allocate memory" in str(error)
+    return named or "can't allocate memory" in str(error) or "not enough memory" in str(error)
 
 
 def evaluate_with_retries(

@@ -83,8 +83,8 @@ class Team:
             return DistributedDataParallel(network, broadcast_buffers=False, find_unused_parameters=leads_nowhere)
 
     def total(self, own: Tensor) -> Tensor:
-        """The sum over all members, in place."""
-        if self.size > 1:
+        """The sum over all members that are there, in place."""
+        if self.size > 1 and distributed.is_initialized():
             distributed.all_reduce(own)
         return own
 

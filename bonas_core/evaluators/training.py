@@ -105,6 +105,20 @@ class Trained:
     outcome: Outcome
 
 
+@dataclass(frozen=True)
+class Estimate:
+    """What a training would cost, from a few of its steps."""
+
+    step_s: float
+    """Seconds of a step."""
+    images_per_second: float
+    """In training, of all processes together."""
+    training_s: float
+    """Seconds of a training, scoring counted; without what several processes have to tell each other."""
+    memory: int | None
+    """Largest number of bytes that tensors took on a GPU; None on a CPU."""
+
+
 class TrainingEvaluator:
     """Trains every architecture with SGD on images and finds the validation accuracy after the last epoch.
 
@@ -268,6 +282,50 @@ class TrainingEvaluator:
         metrics = {name: figure for name, figure in figures.items() if name != "objective"}
         return Trained(network, Outcome(figures["objective"], metrics, self._epochs, parameters(network), speed))
 
+    def estimate(self, architecture: Architecture, device: str = "cpu", steps: int = 3) -> Estimate:
+        """Times the first steps of a training, after one to warm up, and the scoring of a batch; keeps nothing of them.
+
+        Args:
+            architecture: of the network.
+            device: a torch device; where a training has several processes, one of them is timed.
+            steps: to be timed.
+        """
+        with torch_threads(self._threads):
+            return self._estimate(architecture, torch.device(device), steps)
+
+    def _estimate(self, architecture: Architecture, device: torch.device, steps: int) -> Estimate:
+        share, alone = Team(0, self._processes), Team()
+        network, optimiser = self._start(architecture, 0, device)
+        called = self._called(network, device, alone)
+        train = Source(self._data.train, device)
+        few = min(self._batch_size, len(self._data.validation[1]), _SCORED_AT_ONCE)
+        scored = Source((self._data.validation[0][:few], self._data.validation[1][:few]), device)
+
+        def seconds(steps: int) -> float:
+            """Of so many steps."""
+            _synchronise(device)
+            begin = time.perf_counter()
+            self._train(network, called, optimiser, train, 1, 0, share, steps)
+            _synchronise(device)
+            return time.perf_counter() - begin
+
+        seconds(1)
+        steps = min(steps, self._steps)
+        step_s = seconds(steps) / steps
+        self._score(network, scored, alone)
+        begin = time.perf_counter()
+        self._score(network, scored, alone)
+        image_s = (time.perf_counter() - begin) / few / self._processes
+        trained_on, validated, tested = (
+            len(pair[1]) for pair in (self._data.train, self._data.validation, self._data.test)
+        )
+        return Estimate(
+            step_s,
+            trained_on / self._steps / step_s,
+            self._epochs * (self._steps * step_s + validated * image_s) + tested * image_s,
+            torch.cuda.max_memory_allocated(device) if device.type == "cuda" else None,
+        )
+
     def _fit_in_team(self, architecture: Architecture, context: EvaluationContext) -> Fitted:
         """As `_fit`, in processes of their own."""
         task = pickle.dumps((self, architecture, replace(context, progress=no_progress)))
@@ -283,9 +341,14 @@ class TrainingEvaluator:
         return partial(type(self), **settings), (space,)
 
     @property
+    def images(self) -> int:
+        """That a network is trained on in an epoch."""
+        return len(self._data.train[1])
+
+    @property
     def _steps(self) -> int:
         """Of an epoch."""
-        return math.ceil(len(self._data.train[1]) / self._batch_size)
+        return math.ceil(self.images / self._batch_size)
 
     def _network(self, architecture: Architecture, seed: int) -> nn.Module:
         return self._make_network(
@@ -359,13 +422,14 @@ class TrainingEvaluator:
         epoch: int,
         seed: int,
         team: Team,
+        steps: int | None = None,
     ) -> float:
         """Runs one epoch, the first being 1, and returns the mean of the images' losses.
 
-        `called` is the network as it is called in training.
+        `called` is the network as it is called in training; with `steps`, the epoch ends after so many.
         """
         order = torch.from_numpy(np.random.default_rng([seed, epoch]).permutation(len(source)))
-        batches = order.tensor_split(self._steps)
+        batches = order.tensor_split(self._steps)[:steps]
         # random numbers of an epoch follow from seed and epoch: a checkpoint needs no state of generators
         image_draws, network_draws = (
             torch.Generator(source.device).manual_seed(int(state))
@@ -433,6 +497,12 @@ class TrainingEvaluator:
                 correct += (logits.argmax(dim=1) == labels).sum()
         lost, right = team.total(torch.stack([loss, correct])).tolist()
         return lost / len(source), 100 * right / len(source)
+
+
+def _synchronise(device: torch.device) -> None:
+    """Waits until all work on the device is done."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
 
 
 def _fit_as_member(team: Team, task: bytes, tell: Tell) -> tuple[bytes, dict[str, float], float | None]:
