@@ -240,7 +240,11 @@ class TrainingSettings(_Model):
     precision: Literal["float32", "bfloat16"] = Field(
         "float32", description="bfloat16: mixed precision, for GPUs that have it"
     )
-    threads: int = Field(1, ge=1, le=1024, description="CPU threads of a training")
+    threads: int = Field(1, ge=1, le=1024, description="CPU threads of a training, or of each of its processes")
+    processes: int = Field(
+        1, ge=1, le=64, description="that share every batch of a training; on GPUs, each has a GPU of its own"
+    )
+    compile: bool = Field(False, description="torch.compile: pays in long trainings on GPUs")
     network: NetworkSettings = Field(default_factory=lambda: NetworkSettings())
 
 

@@ -27,6 +27,7 @@ from bonas_core.storage import (
     write_whole,
 )
 from flows.backends import check_backend
+from tasks.slots import slots_for
 from tasks.workspace import SearchFolder, home, search_folder
 
 _FREE = ("budget", "store", "dispatch", "tracking")  # parts that do not decide which trials a search makes
@@ -50,6 +51,8 @@ def check_openable(folder: SearchFolder, settings: Settings) -> Problem:
         InputError: a setting, the table, the store or an earlier search of this id stands in the way.
     """
     check_backend(settings.dispatch, folder.path)
+    if settings.dispatch.backend in ("inline", "thread", "process"):
+        slots_for(settings)  # of this machine
     check_writable(folder.path)
     if folder.path.is_dir():
         refuse_links(folder.path)

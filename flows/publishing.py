@@ -67,6 +67,10 @@ class Publisher:
         """Queues what is new: predictors, their honest scores, the curve of the search."""
         return self._thread.submit(self._guarded, self._publish, list(trials))
 
+    def publish_forecast(self, seconds: float, trials: int) -> None:
+        """Queues how long a search that has so many trials will take from now on."""
+        self._thread.submit(self._guarded, lambda: self._open_tracker().log_forecast(seconds, trials))
+
     def close(self, trials: Sequence[Trial], state: str) -> None:
         """Publishes the rest and the state of the search, and waits for it."""
         self.publish(trials)

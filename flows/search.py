@@ -15,7 +15,7 @@ from __future__ import annotations
 import time
 from typing import Annotated, Any
 
-from prefect import flow
+from prefect import flow, get_run_logger
 from prefect.runtime import flow_run
 from prefect.settings import PREFECT_FLOWS_HEARTBEAT_FREQUENCY, temporary_settings
 from pydantic import Field
@@ -31,6 +31,7 @@ from bonas_core.strategy import Proposal
 from bonas_core.trials import Trial
 from flows.artifacts import Artifacts
 from flows.dispatch import Dispatcher
+from flows.forecast import forecast
 from flows.interruption import raise_if_requested
 from flows.observer import current_observer
 from flows.opening import check_openable, default_id, keep_warm_start, manifest, new_uid
@@ -156,6 +157,19 @@ class SearchRun:
         self.artifacts = Artifacts(folder.id, problem.objective, settings.budget.trials)
         self._outages = self._rows_then = 0
         self.observer.started(folder.id, settings, self.log)
+        self.forecast()
+
+    def forecast(self) -> None:
+        """Says on the terminal, to Prefect and to MLflow how long what is left will take, where that can be timed."""
+        try:
+            left = forecast(self.problem, self.log)
+        except Exception as error:  # a trial that it happens to as well will say so
+            self.observer.warning(f"how long the search will take is not known: {reason_of(error)}")
+            return
+        if left is not None:
+            self.observer.forecast(str(left))
+            get_run_logger().info(str(left))
+            self.publisher.publish_forecast(left.seconds, len(self.log.rows))
 
     def clear(self) -> None:
         """Removes what a killed process left behind: half-written files, training state of trials that are recorded."""

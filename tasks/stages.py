@@ -143,7 +143,7 @@ def train_here(problem: Problem, trial: Trial, checkpoints: Location, heard: Hea
     holder = f"trial {trial.trial} of {checkpoints.parent.parent.name}"
     stopped()
     # the CPU of this process is this search's own
-    place = taken(slots, holder, stopped=stopped) if slots[0].gpu else nullcontext((slots[0], -1))
+    place = taken(slots, holder, stopped=stopped) if slots[0].gpu else nullcontext((slots[0], ()))
     with place as (slot, _):
         make_folder(checkpoints)
         return unless_failed(

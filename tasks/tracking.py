@@ -207,9 +207,15 @@ class Tracker:
             if trial.trial not in self._logged:
                 metrics.append(Metric("objective", trial.objective, now, trial.trial))
                 metrics.append(Metric("best_objective", best, now, trial.trial))
+                if trial.images_per_second is not None:
+                    metrics.append(Metric("images_per_second", trial.images_per_second, now, trial.trial))
         for begin in range(0, len(metrics), _MANY):
             self.client.log_batch(self.run_id, metrics[begin : begin + _MANY])
         self._logged |= {trial.trial for trial in trials}
+
+    def log_forecast(self, seconds: float, trials: int) -> None:
+        """Logs how long the search was expected to take when it had so many trials."""
+        self.client.log_metric(self.run_id, "expected_s", seconds, step=trials)
 
     def set_state(self, state: str, figures: dict[str, float]) -> None:
         """Sets the parent run's status and closing figures."""
