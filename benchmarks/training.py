@@ -16,19 +16,19 @@ import time
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
-import numpy as np  # noqa: E402
-import torch  # noqa: E402
-from torch import nn  # noqa: E402
-from torch.nn.functional import cross_entropy  # noqa: E402
+import numpy as np
+import torch
+from torch import nn
+from torch.nn.functional import cross_entropy
 
-from bonas_core.architecture import Architecture  # noqa: E402
-from bonas_core.build import build_space  # noqa: E402
-from bonas_core.evaluators.datasets import Splits  # noqa: E402
-from bonas_core.evaluators.training import TrainingEvaluator  # noqa: E402
-from bonas_core.networks.nasnet import cifar_network  # noqa: E402
-from bonas_core.settings import TrainingSettings  # noqa: E402
-from bonas_core.threads import torch_threads  # noqa: E402
-from flows.presets import load_settings  # noqa: E402
+from bonas_core.architecture import Architecture
+from bonas_core.build import build_space
+from bonas_core.evaluators.datasets import Splits
+from bonas_core.evaluators.training import TrainingEvaluator
+from bonas_core.networks.nasnet import cifar_network
+from bonas_core.settings import TrainingSettings
+from bonas_core.threads import torch_threads
+from flows.presets import load_settings
 
 CLASSES = 10
 

@@ -212,7 +212,10 @@ class TrainingSettings(_Model):
     kind: Literal["training"] = "training"
     data: str = Field("digits", description="digits, prepared images such as cifar10, or module:object")
     validation_images: int | None = Field(
-        None, ge=1, description="training images held out for the search, of prepared images; by default a tenth"
+        None,
+        ge=0,
+        description="training images held out for the search, of prepared images; by default a tenth; 0, for final "
+        "trainings only, trains on all",
     )
     train_images: int | None = Field(
         None, ge=1, description="training images to train on, of prepared images; by default all others"

@@ -25,6 +25,8 @@ from bonas_core.trials import Objective
 
 SEARCH_FILE = "search.json"
 STATE_FILE = "state.json"
+TRAINING_FILE = "training.json"
+"""What a folder of final trainings has in place of a search file; see `tasks/training_folder.py`."""
 DISPATCH_FOLDER = "dispatch"
 SCHEMA = 1
 _UID = re.compile(r"[A-Za-z0-9-]{1,64}")
