@@ -43,6 +43,10 @@ class TrainingDivergedError(BonasError):
     """A training left the range of numbers (NaN or infinite loss); the trial ends DIVERGED."""
 
 
+class TrainingProcessError(BonasError):
+    """A process of a training in several processes died."""
+
+
 class TrialTimeoutError(BonasError):
     """An attempt at a trial took longer than it may."""
 

@@ -67,10 +67,12 @@ SCHEMA = pa.schema(
         pa.field("proposed_at", _TIME),
         pa.field("started_at", _TIME),
         pa.field("finished_at", _TIME),
+        pa.field("images_per_second", pa.float64()),
     ],
     metadata={"bonas.history.schema_version": str(SCHEMA_VERSION)},
 )
 
+_LATER = ("images_per_second",)  # columns that parts of older releases lack
 _COMPACT_AT = 200
 _LARGEST = 1 << 30  # bytes of a part, packed and unpacked: it may have been made by somebody else
 _MOST_TRIALS = 10_000_000
@@ -240,6 +242,9 @@ def read_part(path: Location) -> pa.Table:
                 f"history part `{path}` has schema version {version}, this release reads {SCHEMA_VERSION}; upgrade"
             )
         table = file.read(use_threads=len(data) > 1 << 20)  # threads cost more than a small part
+        for name in _LATER:
+            if name not in table.schema.names:
+                table = table.append_column(SCHEMA.field(name), pa.nulls(len(table), SCHEMA.field(name).type))
         if not table.schema.equals(SCHEMA):
             table = table.select(SCHEMA.names).cast(SCHEMA)
     except (pa.ArrowException, OSError, ValueError, KeyError) as error:

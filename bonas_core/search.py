@@ -283,6 +283,7 @@ def evaluate(
         return trial.with_changes(state=TrialState.DIVERGED, error=str(error), **common, **ended)
     ended = {"cost_s": time.perf_counter() - begin, "finished_at": datetime.now(UTC)}
     figures = {"metrics": dict(outcome.metrics), "epochs": outcome.epochs, "params": outcome.params}
+    ended["images_per_second"] = outcome.images_per_second
     if not math.isfinite(outcome.objective):
         message = f"the evaluator returned {outcome.objective}"
         return trial.with_changes(state=TrialState.DIVERGED, error=message, **figures, **common, **ended)
@@ -319,7 +320,7 @@ def is_out_of_memory(error: BaseException) -> bool:
     """Whether an error says that memory ran out, of the machine or of a GPU."""
     # torch has a class of its own for GPUs, and raises RuntimeError on CPUs
     named = isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError"
-    return named or "can't allocate memory" in str(error)
+    return named or "can't allocate memory" in str(error) or "not enough memory" in str(error)
 
 
 def evaluate_with_retries(

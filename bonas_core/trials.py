@@ -71,14 +71,16 @@ class Trial:
     proposed_at: datetime | None = None
     started_at: datetime | None = None
     finished_at: datetime | None = None
+    images_per_second: float | None = None
+    """Speed of its training, scoring not counted, where the evaluator says."""
 
     def with_changes(self, **changes: object) -> Trial:
         """The same trial with some columns replaced."""
         return replace(self, **changes)  # type: ignore[arg-type]
 
 
-TIME_COLUMNS = ("cost_s", "surrogate_s", "proposed_at", "started_at", "finished_at")
-"""Columns that say how long and when: all others are equal between a resumed search and an uninterrupted one."""
+TIME_COLUMNS = ("cost_s", "images_per_second", "surrogate_s", "proposed_at", "started_at", "finished_at")
+"""Columns that say how long, how fast, when: all others are equal between a resumed search and an uninterrupted one."""
 
 
 @dataclass(frozen=True)

@@ -251,11 +251,35 @@ def presets(as_json: AsJson = False) -> None:
 
 
 @app.command()
+def cost(
+    preset: Annotated[
+        str, typer.Argument(metavar="PRESET|FILE.yaml", help="Settings with `evaluator.kind: training`.")
+    ],
+    device: Annotated[str | None, typer.Option(help="cpu, cuda or cuda:N; by default a GPU if there is one.")] = None,
+    steps: Annotated[int, typer.Option(min=1, max=10_000, help="Steps to time, of each network.")] = 3,
+    cells: Annotated[int, typer.Option(min=1, max=1000, help="Random networks to time.")] = 3,
+    overrides: Overrides = None,
+    as_json: AsJson = False,
+) -> None:
+    """Time a few steps of a preset's trainings here, and say what the whole search would cost."""
+    from flows.cost import cost as measured
+
+    found = measured(preset, device, steps, cells, overrides or [])
+    if as_json:
+        _print_json(found.as_dict())
+        return
+    print("\n".join(found.lines()))
+    _print_table(found.header, found.rows())
+    print("\n".join(found.conclusion()))
+
+
+@app.command()
 def benchmark(
     name: Annotated[
         str,
         typer.Argument(
-            metavar="NAME", help="table1, table2, figure3, figure4, figure5, protocol, batches, transfer or cells."
+            metavar="NAME",
+            help="table1, table2, figure3, figure4, figure5, protocol, batches, transfer, cells or trainings.",
         ),
     ],
     space: Annotated[str, typer.Option(help="Space to run on.")] = "nasbench201",

@@ -48,6 +48,9 @@ class Display(Observer):
         self._progress.update(self._bar, total=settings.budget.trials, completed=done, search=search_id, doing="")
         self._show_best()
 
+    def forecast(self, text: str) -> None:
+        self._console.print(text, markup=False)
+
     def stage(self, text: str) -> None:
         self._progress.update(self._bar, doing=text)
 
@@ -81,7 +84,10 @@ class Display(Observer):
 
 
 class Plain(Observer):
-    """For where there is no terminal: only what went wrong."""
+    """For where there is no terminal: only how long it will take, and what went wrong."""
+
+    def forecast(self, text: str) -> None:
+        print(text, file=sys.stderr)
 
     def trial_finished(self, trial: Trial) -> None:
         if trial.state is not TrialState.DONE:

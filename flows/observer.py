@@ -17,6 +17,9 @@ class Observer:
     def started(self, search_id: str, settings: Settings, log: SearchLog) -> None:
         """The search is open; `log` holds the trials that it has already."""
 
+    def forecast(self, text: str) -> None:
+        """How long what is left of the search will take."""
+
     def stage(self, text: str) -> None:
         """Something without a trial has begun."""
 

@@ -27,6 +27,7 @@ from bonas_core.storage import (
     write_whole,
 )
 from flows.backends import check_backend
+from tasks.slots import slots_for
 from tasks.workspace import TRAINING_FILE, SearchFolder, home, search_folder
 
 _FREE = ("budget", "store", "dispatch", "tracking")  # parts that do not decide which trials a search makes
@@ -52,6 +53,8 @@ def check_openable(folder: SearchFolder, settings: Settings) -> Problem:
     if (folder.path / TRAINING_FILE).is_file():
         raise SettingsError(f"search `{folder.id}`: a training has this id; choose another with --id")
     check_backend(settings.dispatch, folder.path)
+    if settings.dispatch.backend in ("inline", "thread", "process"):
+        slots_for(settings)  # of this machine
     check_writable(folder.path)
     if folder.path.is_dir():
         refuse_links(folder.path)

@@ -48,8 +48,17 @@ def load_settings(
     trials: int | None = None,
     store: str | None = None,
     overrides: Sequence[str] = (),
+    need_images: bool = True,
 ) -> tuple[Settings, str]:
     """Settings of a preset or YAML file, with the command line's on top.
+
+    Args:
+        source: name of a preset, or path of a file.
+        seed: replaces that of the settings, as do `trials` and `store`.
+        trials: of the budget.
+        store: where searches are kept.
+        overrides: settings as `name=value`.
+        need_images: whether images that are not prepared are an error; else their name stays as it is.
 
     Returns:
         the settings, and the name of preset or file.
@@ -67,7 +76,7 @@ def load_settings(
         tree = with_override(tree, f"budget.trials={trials}")
     if store is not None:
         tree["store"] = store
-    return parse_settings(_with_images(_with_table(tree)), source), path.stem
+    return parse_settings(_with_images(_with_table(tree), need_images), source), path.stem
 
 
 def prepared_table(space: str) -> Path:
@@ -101,7 +110,7 @@ def _with_table(tree: dict[str, Any]) -> dict[str, Any]:
     return tree
 
 
-def _with_images(tree: dict[str, Any]) -> dict[str, Any]:
+def _with_images(tree: dict[str, Any], needed: bool) -> dict[str, Any]:
     """Names the prepared images of a training in full, where `evaluator.data` is such a data set."""
     evaluator = tree.get("evaluator")
     if not isinstance(evaluator, dict) or evaluator.get("kind") != "training":
@@ -112,7 +121,7 @@ def _with_images(tree: dict[str, Any]) -> dict[str, Any]:
     path = Path(name).expanduser().absolute()
     if _BARE_NAME.fullmatch(name):
         path = prepared_table(name).with_suffix(SUFFIX)
-        if not path.is_file() and (Path(str(data.__file__)).parent / name / "prepare.py").is_file():
+        if needed and not path.is_file() and (Path(str(data.__file__)).parent / name / "prepare.py").is_file():
             raise SettingsError(
                 f"data `{name}` is not prepared; run `bonas data prepare {name} --source PATH` (data/{name}/README.md)"
             )

@@ -1,4 +1,4 @@
-"""Slots of this machine: one trial a GPU, or a CPU share on a machine without GPUs.
+"""Slots of this machine: one trial a GPU, or several GPUs, or a CPU share on a machine without GPUs.
 
 A slot is a file with an advisory lock, in a folder that all searches of a home on this machine share. The operating
 system frees the lock when its holder dies, however it dies, so a killed holder's slot is free at once. (Prefect's
@@ -23,6 +23,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from bonas_core.errors import SettingsError
 from bonas_core.settings import Settings, TrainingSettings
 from bonas_core.storage import make_folder
 from tasks.workspace import home
@@ -38,10 +39,12 @@ class Slot:
     device: str
     """A torch device, for a process that sees all GPUs."""
     gpu: str | None = None
-    """The GPU's name in CUDA_VISIBLE_DEVICES."""
+    """What CUDA_VISIBLE_DEVICES holds in it: the name of a GPU, or of several."""
+    parts: tuple[str, ...] = ()
+    """Slots of one GPU each that it takes, where it has several."""
 
     def environment(self, threads: int) -> dict[str, str]:
-        """Variables of a process that trains in this slot: it sees its own GPU only, and uses so many CPU threads."""
+        """Variables of a process that trains in this slot: it sees the slot's GPUs only, and uses `threads` CPUs."""
         limits = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), str(threads))
         return {**limits, "CUDA_VISIBLE_DEVICES": self.gpu or ""}
 
@@ -56,23 +59,41 @@ def slots_folder() -> Path:
 def slots_for(settings: Settings) -> list[Slot]:
     """The slots of this machine that trials of a search may be trained in.
 
-    One for each GPU; without GPUs as many as there are CPUs for a training's threads, and no fewer than
-    `dispatch.slots`.
+    One for each GPU, or for as many as a training has processes; without GPUs as many as there are CPUs for a
+    training's threads, and no fewer than `dispatch.slots`.
+
+    Raises:
+        SettingsError: a training has more processes than there are GPUs.
     """
+    processes = settings.evaluator.processes if isinstance(settings.evaluator, TrainingSettings) else 1
     names = [] if settings.dispatch.device == "cpu" else gpus()
     if settings.dispatch.device == "auto" and settings.evaluator.kind == "table":
         names = []
+    if 0 < len(names) < processes:
+        raise SettingsError(
+            f"evaluator.processes: each of {processes} needs a GPU, and there are {len(names)}; "
+            f"set it to {len(names)}, or dispatch.device to cpu"
+        )
     if names:
-        return [
+        single = [
             Slot("gpu-" + re.sub(r"[^A-Za-z0-9-]", "-", name), f"cuda:{place}", name)
             for place, name in enumerate(names)
         ]
-    count = max(settings.dispatch.slots, (os.cpu_count() or 1) // threads_of(settings))
+        return (
+            single if processes == 1 else [_joined(group) for group in zip(*[iter(single)] * processes, strict=False)]
+        )
+    count = max(settings.dispatch.slots, (os.cpu_count() or 1) // (processes * threads_of(settings)))
     return [Slot(f"cpu-{number}", "cpu") for number in range(count)]
 
 
+def _joined(slots: Sequence[Slot]) -> Slot:
+    names = tuple(slot.name for slot in slots)
+    gpus = ",".join(str(slot.gpu) for slot in slots)
+    return Slot("+".join(names), slots[0].device, gpus, names)
+
+
 def threads_of(settings: Settings) -> int:
-    """CPU threads of one training."""
+    """CPU threads of one training, or of each of its processes."""
     return settings.evaluator.threads if isinstance(settings.evaluator, TrainingSettings) else 1
 
 
@@ -100,7 +121,7 @@ def taken(
     holder: str,
     waiting: Callable[[str], None] = lambda reason: None,
     stopped: Callable[[], None] = lambda: None,
-) -> Iterator[tuple[Slot, int]]:
+) -> Iterator[tuple[Slot, tuple[int, ...]]]:
     """Takes the first free slot, waiting for one where none is.
 
     Args:
@@ -110,14 +131,14 @@ def taken(
         stopped: called while there is none; may raise to give up.
 
     Yields:
-        the slot, and the file descriptor that holds it: a process that inherits it keeps the slot too.
+        the slot, and the file descriptors that hold it: a process that inherits them keeps the slot too.
     """
     folder = make_folder(slots_folder())
     told = ""
     while True:
         for slot in slots:
-            descriptor = _try(folder / f"{slot.name}.lock")
-            if descriptor is not None:
+            descriptors = _try_all([folder / f"{name}.lock" for name in slot.parts or (slot.name,)])
+            if descriptors:
                 break
         else:
             stopped()
@@ -130,11 +151,26 @@ def taken(
         break
     try:
         content = json.dumps({"pid": os.getpid(), "holder": holder}).encode()
-        os.ftruncate(descriptor, 0)
-        os.pwrite(descriptor, content, 0)
-        yield slot, descriptor
+        for descriptor in descriptors:
+            os.ftruncate(descriptor, 0)
+            os.pwrite(descriptor, content, 0)
+        yield slot, descriptors
     finally:
-        os.close(descriptor)
+        for descriptor in descriptors:
+            os.close(descriptor)
+
+
+def _try_all(paths: Sequence[Path]) -> tuple[int, ...]:
+    """Locks all of these files, or none."""
+    locked: list[int] = []
+    for path in paths:
+        descriptor = _try(path)
+        if descriptor is None:
+            for one in locked:
+                os.close(one)
+            return ()
+        locked.append(descriptor)
+    return tuple(locked)
 
 
 @contextmanager
@@ -160,8 +196,9 @@ def _try(path: Path) -> int | None:
 
 
 def _why(folder: Path, slots: Sequence[Slot]) -> str:
-    holders = [f"{slot.name} ({_holder(folder / f'{slot.name}.lock')})" for slot in slots[:4]]
-    more = f" and {len(slots) - 4} more" if len(slots) > 4 else ""
+    names = [name for slot in slots for name in slot.parts or (slot.name,)]
+    holders = [f"{name} ({_holder(folder / f'{name}.lock')})" for name in names[:4]]
+    more = f" and {len(names) - 4} more" if len(names) > 4 else ""
     return f"for a slot of {socket.gethostname()}: all are taken: {', '.join(holders)}{more}"
 
 

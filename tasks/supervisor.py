@@ -80,7 +80,7 @@ def _trained(
         watch = _Watch(settings.dispatch.trial_timeout, attempt, heard, stopped)
         with taken(slots_for(settings), f"trial {trial.trial} of {assignment.search.name}", waiting, stopped) as (
             slot,
-            descriptor,
+            descriptors,
         ):
             assignment.write_status("training", attempt=attempt, slot=slot.name)
             request = {
@@ -90,7 +90,7 @@ def _trained(
                 "slot": slot.name,
                 "device": "cuda" if slot.gpu else slot.device,
             }
-            trainer = _Trainer.for_slot(slot, descriptor, threads_of(settings))
+            trainer = _Trainer.for_slot(slot, descriptors, threads_of(settings))
             code = trainer.train(request, watch)
         result = assignment.read_result()
         if result is not None:
@@ -150,7 +150,7 @@ class _Trainer:
     _idle: list[_Trainer] = []  # noqa: RUF012
     _guard = threading.Lock()
 
-    def __init__(self, environment: Mapping[str, str], keep: bool, descriptor: int | None) -> None:
+    def __init__(self, environment: Mapping[str, str], keep: bool, descriptors: tuple[int, ...] = ()) -> None:
         self._environment = environment
         self._keep = keep
         self._process = subprocess.Popen(
@@ -160,23 +160,23 @@ class _Trainer:
             text=True,
             env={**os.environ, **environment, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)},
             process_group=0,  # Ctrl-C is for the search, which then stops its trainers
-            pass_fds=() if descriptor is None else (descriptor,),
+            pass_fds=descriptors,
         )
         self._events: queue.Queue[dict[str, Any] | None] = queue.Queue()
         threading.Thread(target=self._listen, daemon=True).start()
 
     @classmethod
-    def for_slot(cls, slot: Slot, descriptor: int, threads: int) -> _Trainer:
+    def for_slot(cls, slot: Slot, descriptors: tuple[int, ...], threads: int) -> _Trainer:
         """An idle trainer that suits the slot, or a new one."""
         environment = slot.environment(threads)
         if slot.gpu:  # its memory must be free when the slot is: the process ends with the trial, and holds the slot
-            return cls(environment, keep=False, descriptor=descriptor)
+            return cls(environment, keep=False, descriptors=descriptors)
         with cls._guard:
             for trainer in cls._idle:
                 if trainer._environment == environment and trainer._process.poll() is None:
                     cls._idle.remove(trainer)
                     return trainer
-        return cls(environment, keep=True, descriptor=None)
+        return cls(environment, keep=True)
 
     @classmethod
     def stop_idle(cls) -> None:

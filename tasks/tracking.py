@@ -26,12 +26,13 @@ from bonas_core.report.analysis import honest_correlation
 from bonas_core.settings import Settings, leaves
 from bonas_core.storage import Location, local_folder
 from bonas_core.trials import Objective, Trial
-from tasks.workspace import default_tracking_uri, home
+from tasks.workspace import REPORT_NAME, default_tracking_uri, home, local_service
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
 ARTIFACT_FOLDER = "predictor"
+_REPORT_FOLDER = "report"
 CHAMPION = "champion"
 _SEARCH_TAG = "bonas.search"
 _PREDICTOR_TAG = "bonas.predictor"
@@ -125,6 +126,25 @@ class HonestScore:
         return math.tanh(z - 1 / math.sqrt(self.trials - 3))
 
 
+@dataclass(frozen=True)
+class Pages:
+    """Where people see a search in MLflow's UI."""
+
+    run: str
+    report: str
+    """Of the run, once the report is published."""
+    models: str
+    """Predictors of the space."""
+
+
+def _ui(uri: str) -> str | None:
+    """Address of MLflow's UI for a tracking store; None for a database that no server of ours shows."""
+    parts = urlsplit(uri)
+    if parts.scheme in ("http", "https"):
+        return parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl().rstrip("/")  # without a password
+    return local_service("mlflow_url") if uri == default_tracking_uri() else None
+
+
 def honest_score(trials: Sequence[Trial]) -> HonestScore | None:
     """Score of the predictor that proposed these trials, or None where they are fewer than 5 or do not vary."""
     found = honest_correlation(trials)
@@ -146,6 +166,15 @@ class Tracker:
         self.run_id = self._parent(settings)
         self._published = self._known_predictors()
         self._logged = self._logged_trials()  # by number: in asynchronous mode they end in any order
+
+    def pages(self) -> Pages | None:
+        """Where people see the search, or None where no server shows it."""
+        ui = _ui(self.uri)
+        if ui is None:
+            return None
+        run = f"{ui}/#/experiments/{self.experiment_id}/runs/{self.run_id}"
+        report = f"{run}/artifacts/{_REPORT_FOLDER}/{REPORT_NAME}"
+        return Pages(run, report, f"{ui}/#/models/{registered_name(self.space)}")
 
     def is_published(self, version: str) -> bool:
         """Whether a predictor is registered already."""
@@ -231,9 +260,20 @@ class Tracker:
             if trial.trial not in self._logged:
                 metrics.append(Metric("objective", trial.objective, now, trial.trial))
                 metrics.append(Metric("best_objective", best, now, trial.trial))
+                if trial.images_per_second is not None:
+                    metrics.append(Metric("images_per_second", trial.images_per_second, now, trial.trial))
         for begin in range(0, len(metrics), _MANY):
             self.client.log_batch(self.run_id, metrics[begin : begin + _MANY])
         self._logged |= {trial.trial for trial in trials}
+
+    def log_forecast(self, seconds: float, trials: int) -> None:
+        """Logs how long the search was expected to take when it had so many trials."""
+        self.client.log_metric(self.run_id, "expected_s", seconds, step=trials)
+
+    def publish_report(self, path: Location) -> None:
+        """Puts the report beside the parent run, in place of an earlier one."""
+        with local_folder(path.parent) as folder:
+            self.client.log_artifact(self.run_id, str(folder / path.name), _REPORT_FOLDER)
 
     def set_state(self, state: str, figures: dict[str, float]) -> None:
         """Sets the parent run's status and closing figures."""

@@ -1,4 +1,8 @@
-"""Random changes to training images, a whole batch at a time and on its device."""
+"""Random changes to training images, a whole batch at a time and on its device.
+
+Where several processes share a batch, each draws for the whole of it and uses what belongs to its own rows, so that an
+image is changed in the same way however many there are.
+"""
 
 from __future__ import annotations
 
@@ -22,40 +26,46 @@ class Augmentation:
     def __bool__(self) -> bool:
         return bool(self.crop or self.flip or self.cutout)
 
-    def moved(self, images: Tensor, generator: torch.Generator) -> Tensor:
+    def moved(
+        self, images: Tensor, generator: torch.Generator, size: int | None = None, rows: slice = slice(None)
+    ) -> Tensor:
         """Crops and flips.
 
         Args:
             images: (B, channels, height, width) pixels from 0, which is black.
             generator: on the device of the images.
+            size: of the batch; by default B.
+            rows: of the batch, which the images are; by default all.
         """
         if not (self.crop or self.flip):
             return images
         B, _, H, W = images.shape
-        device = images.device
+        size, device = size or B, images.device
         down, right = torch.zeros(2, B, dtype=torch.int64, device=device)
         if self.crop:
-            down, right = torch.randint(2 * self.crop + 1, (2, B), generator=generator, device=device)
+            down, right = torch.randint(2 * self.crop + 1, (2, size), generator=generator, device=device)[:, rows]
             images = torch.nn.functional.pad(images, (self.crop,) * 4)
         columns = torch.arange(W, device=device).expand(B, W)
         if self.flip:
-            mirrored = torch.rand(B, generator=generator, device=device) < 0.5
+            mirrored = torch.rand(size, generator=generator, device=device)[rows] < 0.5
             columns = torch.where(mirrored[:, None], W - 1 - columns, columns)
-        rows = down[:, None] + torch.arange(H, device=device)
+        lines = down[:, None] + torch.arange(H, device=device)
         columns = right[:, None] + columns
         image = torch.arange(B, device=device)[:, None, None]
         # (B, H, W, channels) in memory: what convolutions with channels last take as it is
-        return images.permute(0, 2, 3, 1)[image, rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2)
+        return images.permute(0, 2, 3, 1)[image, lines[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2)
 
-    def cut_out(self, images: Tensor, generator: torch.Generator) -> Tensor:
-        """Sets squares of normalised images (B, channels, height, width) to 0, the mean."""
+    def cut_out(
+        self, images: Tensor, generator: torch.Generator, size: int | None = None, rows: slice = slice(None)
+    ) -> Tensor:
+        """Sets squares of normalised images (B, channels, height, width) to 0, the mean; see `moved`."""
         if not self.cutout:
             return images
         B, _, H, W = images.shape
         half = self.cutout // 2
         inside = []
         for side, shape in ((H, (B, 1, H, 1)), (W, (B, 1, 1, W))):
-            centre = torch.randint(side, (B, 1), generator=generator, device=images.device)
+            centre = torch.randint(side, (size or B, 1), generator=generator, device=images.device)[rows]
             place = torch.arange(side, device=images.device)
             inside.append(((place >= centre - half) & (place < centre - half + self.cutout)).reshape(shape))
         return images.masked_fill(inside[0] & inside[1], 0.0)

@@ -23,6 +23,8 @@ class Outcome:
     """Training epochs behind the objective, where there were any."""
     params: int | None = None
     """Trainable parameters of the network, where known."""
+    images_per_second: float | None = field(default=None, compare=False)
+    """Speed of a training; like its seconds, no part of what was found."""
 
 
 Progress = Callable[[int, Mapping[str, float]], None]

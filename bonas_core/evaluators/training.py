@@ -4,6 +4,9 @@ A training is a function of architecture, recipe, seed, device and number of thr
 the seed, the order of the images and everything random about them from the seed and the epoch. So the weights, the
 momenta and the number of epochs done are all that a checkpoint needs for the training to go on as if nothing had
 happened.
+
+A training in several processes (`parallel`) is the same but for the order in which sums are added: every process draws
+what is random for whole batches and uses what belongs to its rows.
 """
 
 from __future__ import annotations
@@ -12,15 +15,19 @@ import hashlib
 import inspect
 import json
 import math
+import pickle
+import time
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Protocol, cast, runtime_checkable
 
 import numpy as np
 import torch
 from safetensors import SafetensorError, safe_open
+from safetensors.torch import load as load_tensors
 from safetensors.torch import save
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
@@ -28,8 +35,10 @@ from torch.nn.functional import cross_entropy
 from bonas_core.architecture import Architecture
 from bonas_core.errors import SettingsError, TrainingDivergedError
 from bonas_core.evaluators.augmentation import Augmentation
-from bonas_core.evaluators.base import EvaluationContext, Outcome
+from bonas_core.evaluators.base import EvaluationContext, Outcome, no_progress
+from bonas_core.evaluators.batches import Source
 from bonas_core.evaluators.datasets import Splits, load
+from bonas_core.evaluators.parallel import Team, Tell, run
 from bonas_core.networks.size import parameters
 from bonas_core.registry import resolve
 from bonas_core.spaces.base import SearchSpace
@@ -44,6 +53,11 @@ _SCORED_AT_ONCE = 1024  # images
 _DRAWS = 1  # tells the stream of augmentation and network from that of the order of images
 _FIGURES = ("objective", "train_loss", "validation_loss")  # what progress and a checkpoint hold of an epoch
 _UNVALIDATED = ("train_loss",)  # the same, where no images are held out
+
+
+Fitted = tuple[nn.Module, dict[str, float], float | None]
+"""A network after the last epoch; figures of that epoch and of the test images; training images a second, scoring not
+counted, of the epochs that were not in the checkpoint."""
 
 
 class NetworkFactory(Protocol):
@@ -74,6 +88,15 @@ class EpochAware(Protocol):
         """
 
 
+@runtime_checkable
+class BatchAware(Protocol):
+    """What a network offers that draws random numbers for every image: for a training in several processes, it has to
+    draw for those of all of them."""
+
+    def begin_batch(self, size: int, rows: slice) -> None:
+        """Called before every batch of `size` images, of which the network is then given `rows`."""
+
+
 @dataclass(frozen=True, eq=False)
 class Trained:
     """A training that has ended."""
@@ -81,6 +104,20 @@ class Trained:
     network: nn.Module
     """With the weights of the last epoch, on the device that it was trained on."""
     outcome: Outcome
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """What a training would cost, from a few of its steps."""
+
+    step_s: float
+    """Seconds of a step."""
+    images_per_second: float
+    """In training, of all processes together."""
+    training_s: float
+    """Seconds of a training, scoring counted; without what several processes have to tell each other."""
+    memory: int | None
+    """Largest number of bytes that tensors took on a GPU; None on a CPU."""
 
 
 class TrainingEvaluator:
@@ -93,6 +130,10 @@ class TrainingEvaluator:
     recipe of NAS-Bench-201 in small, without augmentation; the settings of DARTS are the preset `cifar10-bonas`. A
     training that is repeated, or killed and taken up from its checkpoint, gives the same outcome bit for bit on the
     same machine and number of threads.
+
+    With `processes`, as many share every batch: its loss and the statistics of batch norms are those of all of its
+    images. On GPUs every process has one of its own. Results differ in the last digits from those of one process, and
+    from those of code that is compiled.
 
     The defaults suit the digits: about two seconds per training on one core; good cells reach 98 to 99 %, most of the
     poorer ones 95 to 97 %, and cells that join nothing to the output 10 %. Seeds move a cell by about as much as
@@ -119,12 +160,16 @@ class TrainingEvaluator:
         auxiliary_weight: of the loss of a second output, which a network may return in training.
         precision: `float32`, or `bfloat16` for mixed precision.
         threads: of the CPU, part of the recipe, since they decide in which order sums are added.
+        processes: in which a network is trained.
+        compile: whether `torch.compile` makes code of every network for its training, which takes it half a minute and
+            more, and pays on GPUs only.
         network: settings of the network: `channels` of the first stage (4), `cells` (1), and `kind`: by default the one
             registered under the space's name, or `module:object` for a `NetworkFactory` of your own, which the
             fingerprint knows by name and settings only: rename it when its code changes.
 
     Raises:
-        SettingsError: the data or the network cannot be found, or the network does not take these settings.
+        SettingsError: the data or the network cannot be found, the network does not take these settings, or batches are
+            too small for the processes.
     """
 
     unit = "percent"
@@ -153,8 +198,12 @@ class TrainingEvaluator:
         auxiliary_weight: float = 0.4,
         precision: str = "float32",
         threads: int = 1,
+        processes: int = 1,
+        compile: bool = False,
         network: Mapping[str, Any] | None = None,
     ) -> None:
+        settings = {name: value for name, value in locals().items() if name not in ("self", "space")}
+        self._made_of = (space, settings)
         self.space = space
         self._data = load(data, validation_images, train_images) if isinstance(data, str) else data
         self._augmentation = Augmentation(**(augmentation or {}))
@@ -173,6 +222,13 @@ class TrainingEvaluator:
         self._auxiliary_weight = auxiliary_weight
         self._precision = precision
         self._threads = threads
+        self._processes = processes
+        self._compile = compile
+        smallest = len(self._data.train[1]) // self._steps
+        if smallest < processes:
+            raise SettingsError(
+                f"evaluator.processes: {processes} cannot share batches of {smallest} images; use {smallest} or fewer"
+            )
         self._network_settings = {"channels": 4, "cells": 1, **(network or {})}
         kind = self._network_settings.pop("kind", None) or space.name
         self._make_network = _network_factory(kind, self._network_settings)
@@ -207,6 +263,8 @@ class TrainingEvaluator:
             "label_smoothing": (label_smoothing, 0.0),
             "auxiliary_weight": (auxiliary_weight, 0.4),
             "precision": (precision, "float32"),
+            "processes": (processes, 1),
+            "compile": (compile, False),
         }
         recipe |= {name: value for name, (value, usual) in later.items() if value != usual}
         self.fingerprint = hashlib.sha256(json.dumps(recipe, sort_keys=True).encode()).hexdigest()
@@ -224,50 +282,123 @@ class TrainingEvaluator:
         """Trains one architecture with the recipe's number of threads, and keeps its network.
 
         Progress and metrics hold `train_loss` (mean over the last epoch, while it ran) and `validation_loss`;
-        progress holds the accuracy so far as `objective`, metrics the accuracy on the test images as `test`. Without
-        images to validate there is neither `validation_loss` nor an accuracy so far.
+        progress holds the accuracy so far as `objective` and the speed as `images_per_second`, metrics the accuracy on
+        the test images as `test`. Without images to validate there is neither `validation_loss` nor an accuracy so far.
 
         Raises:
             TrainingDivergedError: a loss is infinite or not a number.
+            TrainingProcessError: one of several processes died.
+            SettingsError: the network cannot be compiled.
             StoreError: a checkpoint cannot be written.
         """
         with torch_threads(self._threads):
-            network, figures = self._fit(architecture, context)
+            if self._processes == 1:
+                network, figures, speed = self._fit(architecture, context, Team())
+            else:
+                network, figures, speed = self._fit_in_team(architecture, context)
         metrics = {name: figure for name, figure in figures.items() if name != "objective"}
         objective = figures.get("objective", figures["test"])
-        return Trained(network, Outcome(objective, metrics, self._epochs, parameters(network)))
+        return Trained(network, Outcome(objective, metrics, self._epochs, parameters(network), speed))
 
-    def _fit(self, architecture: Architecture, context: EvaluationContext) -> tuple[nn.Module, dict[str, float]]:
-        """The network after the last epoch, and the figures of that epoch with those of the test images."""
-        device = torch.device(context.device)
-        if device.type == "cuda":
-            torch.backends.cudnn.deterministic = True  # left on: other trainings of this process need it just as much
-        network = self._make_network(
+    def estimate(self, architecture: Architecture, device: str = "cpu", steps: int = 3) -> Estimate:
+        """Times the first steps of a training, after one to warm up, and the scoring of a batch; keeps nothing of them.
+
+        Args:
+            architecture: of the network.
+            device: a torch device; where a training has several processes, one of them is timed.
+            steps: to be timed.
+        """
+        with torch_threads(self._threads):
+            return self._estimate(architecture, torch.device(device), steps)
+
+    def _estimate(self, architecture: Architecture, device: torch.device, steps: int) -> Estimate:
+        share, alone = Team(0, self._processes), Team()
+        network, optimiser = self._start(architecture, 0, device)
+        called = self._called(network, device, alone)
+        train = Source(self._data.train, device)
+        held_out = self._data.validation if len(self._data.validation[1]) else self._data.test
+        few = min(self._batch_size, len(held_out[1]), _SCORED_AT_ONCE)
+        scored = Source((held_out[0][:few], held_out[1][:few]), device)
+
+        def seconds(steps: int) -> float:
+            """Of so many steps."""
+            _synchronise(device)
+            begin = time.perf_counter()
+            self._train(network, called, optimiser, train, 1, 0, share, steps)
+            _synchronise(device)
+            return time.perf_counter() - begin
+
+        seconds(1)
+        steps = min(steps, self._steps)
+        step_s = seconds(steps) / steps
+        self._score(network, scored, alone)
+        begin = time.perf_counter()
+        self._score(network, scored, alone)
+        image_s = (time.perf_counter() - begin) / few / self._processes
+        trained_on, validated, tested = (
+            len(pair[1]) for pair in (self._data.train, self._data.validation, self._data.test)
+        )
+        return Estimate(
+            step_s,
+            trained_on / self._steps / step_s,
+            self._epochs * (self._steps * step_s + validated * image_s) + tested * image_s,
+            torch.cuda.max_memory_allocated(device) if device.type == "cuda" else None,
+        )
+
+    def _fit_in_team(self, architecture: Architecture, context: EvaluationContext) -> Fitted:
+        """As `_fit`, in processes of their own."""
+        # bytes between this process and its own children, as multiprocessing sends all its arguments; never from a file
+        task = pickle.dumps((self, architecture, replace(context, progress=no_progress)))
+        weights, figures, speed = run(
+            self._processes, context.device, _fit_as_member, task, lambda told: context.progress(*told)
+        )
+        network = self._network(architecture, context.seed)
+        network.load_state_dict(load_tensors(weights))
+        return network.eval().to(context.device), figures, speed
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        space, settings = self._made_of  # another process makes it anew: data that have a name are read there, not sent
+        return partial(type(self), **settings), (space,)
+
+    @property
+    def images(self) -> int:
+        """That a network is trained on in an epoch."""
+        return len(self._data.train[1])
+
+    @property
+    def _steps(self) -> int:
+        """Of an epoch."""
+        return math.ceil(self.images / self._batch_size)
+
+    def _network(self, architecture: Architecture, seed: int) -> nn.Module:
+        return self._make_network(
             architecture,
-            generator=torch.Generator().manual_seed(context.seed),
+            generator=torch.Generator().manual_seed(seed),
             in_channels=self._data.train[0].shape[1],
             classes=self._data.classes,
             **self._network_settings,
-        ).to(device)
-        optimiser = torch.optim.SGD(
-            network.parameters(),
-            lr=self._learning_rate,
-            momentum=self._momentum,
-            nesterov=self._nesterov,
-            weight_decay=self._weight_decay,
         )
+
+    def _fit(self, architecture: Architecture, context: EvaluationContext, team: Team) -> Fitted:
+        device = team.device(context.device)
+        network, optimiser = self._start(architecture, context.seed, device)
         identity = {"recipe": self.fingerprint, "architecture": architecture.key, "seed": str(context.seed)}
         path = None if context.checkpoints is None else context.checkpoints / CHECKPOINT
+        speed: float | None = None
         done, figures = (
             (0, {}) if path is None else _restore(path, identity, self._epochs, network, optimiser, self._figures)
         )
         train, validation, test = (
-            (images.to(device), labels.to(device))
-            for images, labels in (self._data.train, self._data.validation, self._data.test)
+            Source(pair, device) for pair in (self._data.train, self._data.validation, self._data.test)
         )
+        called = self._called(network, device, team)
+        seconds = 0.0
         for epoch in range(done + 1, self._epochs + 1):
-            train_loss = self._train(network, optimiser, train, epoch, context.seed)
-            validation_loss, accuracy = self._score(network, validation) if len(validation[1]) else (0.0, 0.0)
+            begin = time.perf_counter()
+            train_loss = self._train(network, called, optimiser, train, epoch, context.seed, team)
+            seconds += time.perf_counter() - begin
+            speed = (epoch - done) * len(train) / seconds
+            validation_loss, accuracy = self._score(network, validation, team) if len(validation) else (0.0, 0.0)
             for name, loss in (("training", train_loss), ("validation", validation_loss)):
                 if not math.isfinite(loss):
                     raise TrainingDivergedError(
@@ -276,43 +407,84 @@ class TrainingEvaluator:
                     )
             found = dict(zip(_FIGURES, (accuracy, train_loss, validation_loss), strict=True))
             figures = {name: found[name] for name in self._figures}
-            if path is not None:
-                _save(path, {**identity, "epoch": epoch, **figures}, network, optimiser)
-            context.progress(epoch, figures)
-        return network, {**figures, "test": self._score(network, test)[1]}
+            if team.rank == 0:
+                if path is not None:
+                    _save(path, {**identity, "epoch": epoch, **figures}, network, optimiser)
+                context.progress(epoch, {**figures, "images_per_second": speed})
+        return network, {**figures, "test": self._score(network, test, team)[1]}, speed
+
+    def _start(self, architecture: Architecture, seed: int, device: torch.device) -> tuple[nn.Module, torch.optim.SGD]:
+        """Network and optimiser of a training that begins."""
+        network = self._network(architecture, seed).to(device)
+        if device.type == "cuda":
+            torch.backends.cudnn.deterministic = True  # left on: other trainings of this process need it just as much
+            network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        return network, torch.optim.SGD(
+            network.parameters(),
+            lr=self._learning_rate,
+            momentum=self._momentum,
+            nesterov=self._nesterov,
+            weight_decay=self._weight_decay,
+        )
+
+    def _called(self, network: nn.Module, device: torch.device, team: Team) -> nn.Module:
+        """The network as it is called in training; its weights are those of the network itself."""
+        called = team.joined(network, torch.zeros(2, *self._data.train[0].shape[1:], device=device))
+        if not self._compile:
+            return called
+        torch._dynamo.reset()  # what it made of other networks counts against a limit
+        # code for every size of batch: code for any size would be used or not depending on what was compiled before
+        return cast(nn.Module, torch.compile(called, dynamic=False))
 
     def _train(
-        self, network: nn.Module, optimiser: torch.optim.SGD, pair: tuple[Tensor, Tensor], epoch: int, seed: int
+        self,
+        network: nn.Module,
+        called: nn.Module,
+        optimiser: torch.optim.SGD,
+        source: Source,
+        epoch: int,
+        seed: int,
+        team: Team,
+        steps: int | None = None,
     ) -> float:
-        """Runs one epoch, the first being 1, and returns the mean of the images' losses."""
-        images, labels = pair
-        n = len(images)
-        order = torch.from_numpy(np.random.default_rng([seed, epoch]).permutation(n)).to(images.device)
+        """Runs one epoch, the first being 1, and returns the mean of the images' losses.
+
+        `called` is the network as it is called in training; with `steps`, the epoch ends after so many.
+        """
+        order = torch.from_numpy(np.random.default_rng([seed, epoch]).permutation(len(source)))
+        batches = order.tensor_split(self._steps)[:steps]
         # random numbers of an epoch follow from seed and epoch: a checkpoint needs no state of generators
         image_draws, network_draws = (
-            torch.Generator(images.device).manual_seed(int(state))
+            torch.Generator(source.device).manual_seed(int(state))
             for state in np.random.SeedSequence([seed, epoch, _DRAWS]).generate_state(2, np.uint64) >> np.uint64(1)
         )
         if isinstance(network, EpochAware):
             network.begin_epoch((epoch - 1) / self._epochs, network_draws)
-        steps = math.ceil(n / self._batch_size)
-        total = torch.zeros((), device=images.device)
+        total = torch.zeros((), device=source.device)
         network.train()
-        for step, rows in enumerate(order.tensor_split(steps), start=(epoch - 1) * steps):
+        own = source.batches([batch[team.rows(len(batch))] for batch in batches])
+        for step, (batch, (images, labels)) in enumerate(zip(batches, own, strict=True)):
+            size, rows = len(batch), team.rows(len(batch))
             for group in optimiser.param_groups:
-                group["lr"] = self._rate(step, steps)
-            moved = self._augmentation.moved(images[rows], image_draws)
-            inputs = self._augmentation.cut_out(self._data.normalised(moved), image_draws)
+                group["lr"] = self._rate((epoch - 1) * self._steps + step)
+            moved = self._augmentation.moved(images, image_draws, size, rows)
+            inputs = self._augmentation.cut_out(self._data.normalised(moved), image_draws, size, rows)
+            if isinstance(network, BatchAware):
+                network.begin_batch(size, rows)
+            if source.device.type == "cuda":  # which has fast convolutions for this order of values
+                inputs = inputs.contiguous(memory_format=torch.channels_last)
             optimiser.zero_grad()
-            with self._mixed(images.device):
-                outputs = network(inputs)
-                loss = self._loss(outputs, labels[rows])
+            with self._mixed(source.device):
+                outputs = called(inputs)
+                loss = self._loss(outputs, labels)
+            total += loss.detach() * len(labels)
+            if team.size > 1:  # whose gradients are averaged: those of the mean over the whole batch
+                loss = loss * (len(labels) * team.size / size)
             torch.autograd.backward(loss)
             if self._gradient_clip is not None:
                 nn.utils.clip_grad_norm_(network.parameters(), self._gradient_clip)
             optimiser.step()
-            total += loss.detach() * len(rows)
-        return total.item() / n
+        return team.total(total).item() / len(source)
 
     def _loss(self, outputs: Tensor | tuple[Tensor, Tensor], labels: Tensor) -> Tensor:
         """Of logits, or of logits and those of an auxiliary head."""
@@ -322,8 +494,9 @@ class TrainingEvaluator:
             return loss
         return loss + self._auxiliary_weight * cross_entropy(auxiliary, labels, label_smoothing=self._label_smoothing)
 
-    def _rate(self, step: int, steps: int) -> float:
-        """Learning rate of a step, of so many an epoch."""
+    def _rate(self, step: int) -> float:
+        """Learning rate of a step, counted from the first of the training."""
+        steps = self._steps
         if self._schedule == "cosine":
             rate = self._learning_rate * (1 + math.cos(math.pi * step / (steps * self._epochs))) / 2
         else:
@@ -334,18 +507,34 @@ class TrainingEvaluator:
     def _mixed(self, device: torch.device) -> AbstractContextManager[None]:
         return torch.autocast(device.type, torch.bfloat16, enabled=self._precision == "bfloat16")
 
-    def _score(self, network: nn.Module, pair: tuple[Tensor, Tensor]) -> tuple[float, float]:
+    def _score(self, network: nn.Module, source: Source, team: Team) -> tuple[float, float]:
         """Mean loss, and accuracy in percent."""
-        images, labels = pair
-        parts = math.ceil(len(images) / _SCORED_AT_ONCE)
-        loss, correct = 0.0, 0
+        own = torch.arange(len(source))[team.rows(len(source))]
+        parts = own.tensor_split(math.ceil(len(own) / _SCORED_AT_ONCE)) if len(own) else ()
+        loss, correct = torch.zeros(2, dtype=torch.float64, device=source.device)
         network.eval()
-        with torch.inference_mode(), self._mixed(images.device):
-            for x, y in zip(images.tensor_split(parts), labels.tensor_split(parts), strict=True):
-                logits = network(self._data.normalised(x))
-                loss += cross_entropy(logits, y, reduction="sum").item()
-                correct += int((logits.argmax(dim=1) == y).sum())
-        return loss / len(labels), 100 * correct / len(labels)
+        with torch.inference_mode(), self._mixed(source.device):
+            for images, labels in source.batches(parts):
+                logits = network(self._data.normalised(images))
+                loss += cross_entropy(logits, labels, reduction="sum")
+                correct += (logits.argmax(dim=1) == labels).sum()
+        lost, right = team.total(torch.stack([loss, correct])).tolist()
+        return lost / len(source), 100 * right / len(source)
+
+
+def _synchronise(device: torch.device) -> None:
+    """Waits until all work on the device is done."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+def _fit_as_member(team: Team, task: bytes, tell: Tell) -> tuple[bytes, dict[str, float], float | None]:
+    """The work of each of the processes that train a network: `Fitted`, of which the weights only."""
+    evaluator, architecture, context = pickle.loads(task)
+    told = replace(context, progress=lambda epoch, figures: tell((epoch, figures)))
+    with torch_threads(evaluator._threads):
+        network, figures, speed = evaluator._fit(architecture, told, team)
+    return save(_copies(network.state_dict())), figures, speed
 
 
 def _network_factory(kind: str, settings: Mapping[str, Any]) -> NetworkFactory:
@@ -363,9 +552,12 @@ def _save(path: Path, metadata: Mapping[str, object], network: nn.Module, optimi
         momentum = optimiser.state[parameter].get("momentum_buffer")
         if momentum is not None:  # a parameter that nothing depends on has none
             tensors[f"momentum.{name}"] = momentum
-    # cloned, since the format refuses tensors that share memory, as the weights of a network may
-    copies = {name: tensor.clone(memory_format=torch.contiguous_format) for name, tensor in tensors.items()}
-    write_whole(path, save(copies, {name: str(value) for name, value in metadata.items()}))
+    write_whole(path, save(_copies(tensors), {name: str(value) for name, value in metadata.items()}))
+
+
+def _copies(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Tensors as the format of checkpoints takes them: it refuses those that share memory, as weights may."""
+    return {name: tensor.clone(memory_format=torch.contiguous_format) for name, tensor in tensors.items()}
 
 
 def _restore(

@@ -115,7 +115,8 @@ def nasnet_mobile_network(
 class CellNetwork(nn.Module):
     """Stem, cells, mean over pixels, linear classifier.
 
-    In training, `forward` returns the logits of classifier and auxiliary head where there is one.
+    In training, `forward` returns the logits of classifier and auxiliary head where there is one. Terms are left out
+    where `begin_epoch` and, before each batch, `begin_batch` were called.
 
     Args:
         cells: normal and reduction cell.
@@ -160,6 +161,7 @@ class CellNetwork(nn.Module):
         self.drop_path = drop_path
         self._dropped = 0.0
         self._generator: torch.Generator | None = None
+        self._kept: list[Tensor] = []
         draw_weights(self, generator)
 
     def begin_epoch(self, progress: float, generator: torch.Generator) -> None:
@@ -167,26 +169,33 @@ class CellNetwork(nn.Module):
         the network's device."""
         self._dropped = self.drop_path * progress
         self._generator = generator
+        self._kept = []
+
+    def begin_batch(self, size: int, rows: slice) -> None:
+        """Draws which terms are left out, for every image of a batch of `size`, of which `forward` is given `rows`.
+
+        For every cell: (terms, rows, 1, 1, 1), what the terms are multiplied by. Drawn here, since compiled code cannot
+        draw from a generator of its own.
+        """
+        if not self._dropped:
+            return
+        assert self._generator is not None
+        keep, generator = 1 - self._dropped, self._generator
+        shapes = [(cell.terms, size, 1, 1, 1) for cell in self.cells if isinstance(cell, _Cell)]
+        drawn = [torch.rand(shape, generator=generator, device=generator.device)[:, rows] for shape in shapes]
+        self._kept = [(one < keep).float() / keep for one in drawn]
 
     def forward(self, images: Tensor) -> Tensor | tuple[Tensor, Tensor]:
         """Images (B, in_channels, height, width) to logits (B, classes)."""
         older, newer = self.stem(images)
         auxiliary = None
         for place, cell in enumerate(self.cells):
-            older, newer = newer, cell(older, newer, self._kept(cell, newer))
+            kept = self._kept[place].to(newer.dtype) if self.training and self._kept else None
+            older, newer = newer, cell(older, newer, kept)
             if place == self._head_after and self.auxiliary is not None and self.training:
                 auxiliary = self.auxiliary(newer)
         logits: Tensor = self.classifier(newer.mean(dim=(2, 3)))
         return logits if auxiliary is None else (logits, auxiliary)
-
-    def _kept(self, cell: nn.Module, x: Tensor) -> Tensor | None:
-        """(terms, B, 1, 1, 1) what the terms of a cell are multiplied by; None where none is left out."""
-        if not self.training or self._dropped == 0:
-            return None
-        assert isinstance(cell, _Cell)
-        keep = 1 - self._dropped
-        drawn = torch.rand(cell.terms, len(x), 1, 1, 1, generator=self._generator, device=x.device)
-        return (drawn < keep).to(x.dtype) / keep
 
 
 class Stem(nn.Module):

@@ -257,3 +257,24 @@ def test_gpus_are_slots_with_one_visible_device_each(monkeypatch: pytest.MonkeyP
     assert {slot.gpu for slot in slots_for(on_cpu)} == {None}
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
     assert {slot.device for slot in slots_for(training)} == {"cpu"}
+
+
+def test_trainings_in_several_processes_take_as_many_gpus(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from bonas_core.errors import SettingsError
+    from tasks.slots import slots_for, taken
+
+    monkeypatch.setenv("BONAS_SLOTS", str(tmp_path))
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3,4,5,6,7")
+    single, double = (
+        slots_for(parse_settings({"evaluator": {"kind": "training", "processes": count}}, "test")) for count in (1, 2)
+    )
+    assert [(slot.name, slot.device, slot.gpu) for slot in double] == [
+        ("gpu-3+gpu-4", "cuda:0", "3,4"),
+        ("gpu-5+gpu-6", "cuda:2", "5,6"),
+    ]
+    with taken(single, "one"), taken(double, "two") as (slot, descriptors):
+        assert (slot.gpu, len(descriptors)) == ("5,6", 2)  # one of the first two is taken, and the other is left free
+        with taken(single, "three") as (slot, _):
+            assert slot.gpu == "4"
+    with pytest.raises(SettingsError, match="each of 6 needs a GPU, and there are 5; set it to 5"):
+        slots_for(parse_settings({"evaluator": {"kind": "training", "processes": 6}}, "test"))

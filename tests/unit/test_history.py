@@ -44,6 +44,7 @@ FULL = Trial(
     proposed_at=datetime(2024, 2, 29, 12, 0, 0, 123456, tzinfo=UTC),
     started_at=datetime(2024, 2, 29, 12, 0, 1, tzinfo=UTC),
     finished_at=datetime(2024, 2, 29, 12, 0, 2, 1, tzinfo=UTC),
+    images_per_second=1234.5,
 )
 
 
@@ -244,6 +245,15 @@ def test_a_foreign_parquet_file_is_refused_by_name(tmp_path: Path):
     pq.write_table(pa.table({"a": [1]}), tmp_path / "other.parquet")
     with pytest.raises(StoreError, match=r"other\.parquet` has schema version none"):
         history.trials()
+
+
+def test_a_part_of_before_a_column_was_added_is_read_without_it(tmp_path: Path):
+    history = TrialHistory(tmp_path)
+    history.finish(FULL)
+    (part,) = history.parts()
+    pq.write_table(pq.read_table(part).drop_columns(["images_per_second"]), part)
+    history.finish(done(1))
+    assert history.trials() == [FULL.with_changes(images_per_second=None), done(1)]
 
 
 def test_a_part_that_lacks_a_column_is_refused_by_name(tmp_path: Path):

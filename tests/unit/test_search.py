@@ -1,12 +1,19 @@
+import re
 from dataclasses import fields
 from pathlib import Path
+from typing import Any
 
 import pytest
+import torch
 
+from bonas_core.architecture import Architecture
+from bonas_core.build import build
 from bonas_core.errors import SearchError, StoreError
 from bonas_core.evaluators.base import EvaluationContext, Outcome
 from bonas_core.history import TrialHistory
+from bonas_core.networks.nasbench201 import NASBench201Network
 from bonas_core.search import SearchLog, Step, StopRule, evaluate, failed, next_step, run
+from bonas_core.settings import parse_settings
 from bonas_core.strategy import Proposal
 from bonas_core.testing import ToyEvaluator, timeless, toy_problem
 from bonas_core.trials import Trial, TrialState
@@ -441,3 +448,27 @@ def test_an_error_is_recorded_as_one_line(error: BaseException, text: str):
 def test_checkpoints_have_a_folder_for_every_trial(tmp_path: Path):
     run(toy_problem(3, method={"name": "random"}), checkpoints=tmp_path)
     assert sorted(folder.name for folder in tmp_path.iterdir()) == ["0", "1", "2"]
+
+
+class SometimesTooLarge(NASBench201Network):
+    """A network of 512 TiB where the cell's first operation is a convolution."""
+
+    def __init__(self, architecture: Architecture, **settings: Any) -> None:
+        super().__init__(architecture, **settings)
+        if architecture.operations[1].startswith("nor_conv"):
+            self.weight = torch.nn.Parameter(torch.empty(2**47))
+
+
+def test_networks_too_large_for_the_memory_fail_with_a_reason_and_the_search_goes_on():
+    network = {"kind": f"{__name__}:SometimesTooLarge", "channels": 2}
+    evaluator = {"kind": "training", "epochs": 1, "batch_size": 512, "network": network}
+    method = {"name": "random"}
+    tree = {"evaluator": evaluator, "method": method, "budget": {"trials": 6}, "dispatch": {"retries": 1}}
+    trials = run(build(parse_settings(tree, "test"))).rows
+    too_large = ["nor_conv" in trial.architecture.split("~")[0] for trial in trials]
+    assert len(set(too_large)) == 2
+    for trial, is_too_large in zip(trials, too_large, strict=True):
+        assert trial.state is (TrialState.FAILED if is_too_large else TrialState.DONE)
+        if is_too_large:
+            assert trial.attempt == 2
+            assert re.fullmatch(r"out of memory: RuntimeError: .*can't allocate memory.*", trial.error)

@@ -65,3 +65,17 @@ def test_changes_follow_from_the_generator_alone() -> None:
     assert torch.equal(torch.get_rng_state(), before)
     assert torch.equal(change.cut_out(change.moved(PIXELS, seeded(5)).float(), seeded(6)), first)
     assert not torch.equal(change.moved(PIXELS, seeded(7)), change.moved(PIXELS, seeded(5)))
+
+
+def test_a_part_of_a_batch_is_changed_as_it_is_in_the_whole() -> None:
+    augmentation = Augmentation(crop=2, flip=True, cutout=3)
+
+    def changed(rows: slice) -> torch.Tensor:
+        generator = seeded(4)
+        moved = augmentation.moved(PIXELS[rows], generator, len(PIXELS), rows)
+        return augmentation.cut_out(moved.float(), generator, len(PIXELS), rows)
+
+    generator = seeded(4)
+    whole = augmentation.cut_out(augmentation.moved(PIXELS, generator).float(), generator)
+    parts = [changed(slice(begin, begin + 16)) for begin in range(0, len(PIXELS), 16)]
+    assert torch.equal(torch.cat(parts), whole)

@@ -1,4 +1,6 @@
 import os
+import shutil
+import threading
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -16,6 +18,7 @@ from torch import Tensor, nn
 from bonas_core.architecture import Architecture
 from bonas_core.errors import SettingsError, TrainingDivergedError
 from bonas_core.evaluators.base import EvaluationContext, Evaluator, Outcome
+from bonas_core.evaluators.batches import Source
 from bonas_core.evaluators.datasets import digits
 from bonas_core.evaluators.training import CHECKPOINT, TrainingEvaluator, _restore
 from bonas_core.spaces.nasbench101 import NASBench101
@@ -92,6 +95,9 @@ def test_every_epoch_reports_its_figures_and_the_last_are_the_outcome() -> None:
     context = EvaluationContext(1, progress=lambda epoch, figures: seen.append((epoch, dict(figures))))
     outcome = evaluator().evaluate(CELL, context)
     assert [epoch for epoch, _ in seen] == [1, 2, 3]
+    speeds = [figures.pop("images_per_second") for _, figures in seen]
+    assert speeds[-1] == outcome.images_per_second
+    assert min(speeds) > 0
     assert seen[-1][1] == {
         "objective": outcome.objective,
         "train_loss": outcome.metrics["train_loss"],
@@ -324,6 +330,7 @@ def test_data_that_are_not_numbers_diverge() -> None:
         {"momentum": 0.8},
         {"weight_decay": 0.0},
         {"threads": 2},
+        {"compile": True},
         {"network": {"channels": 3}},
         {"network": {"channels": 2, "cells": 2}},
         {"network": {"channels": 2, "kind": "bonas_core.networks.nasbench201:NASBench201Network"}},
@@ -396,6 +403,36 @@ def test_a_training_hands_over_the_network_that_its_outcome_is_of() -> None:
     assert 100 * right / len(labels) == trained.outcome.metrics["test"]
 
 
+def test_images_that_are_too_many_for_the_device_train_as_others_do(monkeypatch: pytest.MonkeyPatch) -> None:
+    threads: set[int] = set()
+    gather = Source._gather
+
+    def spy(source: Source, rows: Tensor) -> Any:
+        threads.add(threading.get_ident())
+        return gather(source, rows)
+
+    monkeypatch.setattr(Source, "_gather", spy)
+    assert uninterrupted()[1] == evaluator().evaluate(CELL, EvaluationContext(seed=7))
+    assert not threads
+    monkeypatch.setattr("bonas_core.evaluators.batches.RESIDENT", 0)
+    assert uninterrupted()[1] == evaluator().evaluate(CELL, EvaluationContext(seed=7))
+    assert threads
+    assert threading.get_ident() not in threads
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not (shutil.which("g++") or shutil.which("clang++")), reason="torch.compile needs a C++ compiler")
+def test_compiled_code_trains_as_the_network_does_and_goes_on_from_its_checkpoint(tmp_path: Path) -> None:
+    few = {"epochs": 2, "batch_size": 45, "network": {"kind": f"{__name__}:OwnNetwork"}}
+    plain = evaluator(**few).evaluate(CELL, EvaluationContext(7))
+    compiled = evaluator(compile=True, **few)
+    whole = compiled.evaluate(CELL, EvaluationContext(7))
+    assert whole.metrics["train_loss"] == pytest.approx(plain.metrics["train_loss"], rel=1e-3)
+    killed(compiled, tmp_path, 1)
+    assert "network.first" in load_file(tmp_path / CHECKPOINT)
+    assert compiled.evaluate(CELL, EvaluationContext(7, checkpoints=tmp_path)) == whole
+
+
 def test_without_images_to_validate_all_are_trained_on_and_the_test_images_are_scored_once(tmp_path: Path) -> None:
     with pytest.raises(SettingsError, match="no images are held out to validate"):
         evaluator(data=FEW.joined())
@@ -403,7 +440,7 @@ def test_without_images_to_validate_all_are_trained_on_and_the_test_images_are_s
     seen: list[dict[str, float]] = []
     context = EvaluationContext(1, checkpoints=tmp_path, progress=lambda _, figures: seen.append(dict(figures)))
     trained = final.train(CELL, context)
-    assert [set(figures) for figures in seen] == [{"train_loss"}] * 3
+    assert [set(figures) for figures in seen] == [{"train_loss", "images_per_second"}] * 3
     assert set(trained.outcome.metrics) == {"train_loss", "test"}
     assert trained.outcome.objective == trained.outcome.metrics["test"]
     assert final.objective == "few test accuracy after 3 epochs, one run"
