@@ -224,6 +224,13 @@ class AugmentationSettings(_Model):
     crop: int = Field(0, ge=0, le=64, description="border, in pixels, out of which an image is cut at random; 0: none")
     flip: bool = Field(False, description="mirror every second image")
     cutout: int = Field(0, ge=0, le=512, description="side of the square that is blanked out; 0: none")
+    resized_crop: float = Field(
+        0.0, ge=0, le=1, description="least share of an image's area that is cut out and resized to the whole; 0: none"
+    )
+    brightness: float = Field(0.0, ge=0, le=1, description="brightness is multiplied by 1 +- this at random")
+    contrast: float = Field(0.0, ge=0, le=1, description="contrast likewise")
+    saturation: float = Field(0.0, ge=0, le=1, description="saturation likewise")
+    hue: float = Field(0.0, ge=0, le=0.5, description="colours are turned by up to this share of a full turn")
 
 
 class TrainingSettings(_Model):

@@ -19,7 +19,7 @@ import pickle
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, Protocol, cast, runtime_checkable
@@ -144,7 +144,7 @@ class TrainingEvaluator:
         data: name of a data set or path of prepared images (see `datasets.load`), or the data.
         validation_images: see `datasets.load`.
         train_images: see `datasets.load`.
-        augmentation: of the training images: `crop`, `flip`, `cutout` (see `Augmentation`).
+        augmentation: of the training images (see `Augmentation`).
         epochs: passes over the training images.
         batch_size: largest number of images in a step; the batches of an epoch differ in size by at most one.
         learning_rate: of the first step after the warm-up.
@@ -207,6 +207,11 @@ class TrainingEvaluator:
         self.space = space
         self._data = load(data, validation_images, train_images) if isinstance(data, str) else data
         self._augmentation = Augmentation(**(augmentation or {}))
+        if self._augmentation.colours and not (self._data.mean and self._data.train[0].shape[1] == 3):
+            raise SettingsError(
+                f"data `{self._data.name}`: its images are not pixels in red, green and blue; leave out brightness, "
+                "contrast, saturation and hue under evaluator.augmentation"
+            )
         self._epochs = epochs
         self._batch_size = batch_size
         self._learning_rate = learning_rate
@@ -255,7 +260,7 @@ class TrainingEvaluator:
         }
         # what was added later counts where it is used, so that searches of before can go on
         later: dict[str, tuple[object, object]] = {
-            "augmentation": (asdict(self._augmentation), asdict(Augmentation())),
+            "augmentation": (self._augmentation.recipe, Augmentation().recipe),
             "schedule": ([schedule, decay, decay_epochs] if schedule == "step" else schedule, "cosine"),
             "warmup_epochs": (warmup_epochs, 0),
             "nesterov": (nesterov, True),

@@ -433,6 +433,11 @@ def test_compiled_code_trains_as_the_network_does_and_goes_on_from_its_checkpoin
     assert compiled.evaluate(CELL, EvaluationContext(7, checkpoints=tmp_path)) == whole
 
 
+def test_colours_are_for_pixels_only() -> None:
+    with pytest.raises(SettingsError, match="`few`: its images are not pixels in red, green and blue"):
+        evaluator(augmentation={"hue": 0.1})
+
+
 def test_without_images_to_validate_all_are_trained_on_and_the_test_images_are_scored_once(tmp_path: Path) -> None:
     with pytest.raises(SettingsError, match="no images are held out to validate"):
         evaluator(data=FEW.joined())
