@@ -131,7 +131,10 @@ def export(
 
     network = load_network(model, tracking_uri)
     difference = export_onnx(network, to)
-    print(f"{to}: images {('batch', *network.image)} to logits, at most {difference:.1e} off torch's largest")
+    sides = ", ".join(map(str, network.image))
+    print(
+        f"{to}: images (batch, {sides}) to logits, which differ from torch's by {difference:.1e} of the largest at most"
+    )
 
 
 @app.command("list")

@@ -111,7 +111,7 @@ def _chosen(settings: Settings, cell: str | None, source: str | None, top: int) 
     """The space, and the cells to train in order."""
     if cell is not None:
         text = architecture_of(build_space(settings.space), cell).text
-        return settings.space, [Chosen(text, "given by name" if text != cell else "given by its text")]
+        return settings.space, [Chosen(text, f"published as {cell}" if text != cell else "given by its text")]
     assert source is not None
     earlier = _earlier(source, settings.store)
     return _of_trainings(earlier, top) if earlier is not None else _of_search(source, settings.store, top)
