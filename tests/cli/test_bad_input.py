@@ -291,7 +291,7 @@ def test_benchmarks_that_do_not_exist(refused: Callable[..., str]) -> None:
 
 
 def test_data_sets_that_do_not_exist_or_have_no_source(refused: Callable[..., str], tmp_path: Path) -> None:
-    assert "`imagenet` is unknown" in refused("data", "prepare", "imagenet")
+    assert "`svhn` is unknown" in refused("data", "prepare", "svhn")
     assert "--source PATH" in refused("data", "prepare", "nasbench201")
     assert "does not exist" in refused("data", "check", "nasbench201")
     assert "does not exist" in refused("data", "prepare", "nasbench201", "--source", tmp_path / "none.csv")
