@@ -270,7 +270,7 @@ class CustomEvaluatorSettings(BaseModel):
 
     model_config = ConfigDict(extra="allow", frozen=True, title="Your own")
 
-    kind: str
+    kind: str = Field(description="module:object")
 
 
 def _evaluator(value: object) -> object:

@@ -41,13 +41,13 @@ def browser() -> Iterator[Browser]:
 
 
 @pytest.fixture
-def viewer(browser: Browser, screenshots: Path) -> Iterator[Viewer]:
+def viewer(browser: Browser, screenshots: Path, tmp_path: Path) -> Iterator[Viewer]:
     """An empty page of a browser that has been nowhere yet."""
     with ExitStack() as stack:
         context = stack.enter_context(browser.new_context(viewport={"width": 1280, "height": 900}))
         # MLflow opens its assistant, which hides a quarter of the page, on the first visit
         context.add_init_script("localStorage.setItem('mlflow.assistant.fab.autoOpenedOnFirstLoad_v1', 'true')")
-        yield Viewer(context.new_page(), screenshots)
+        yield Viewer(context.new_page(), screenshots, tmp_path)
 
 
 @pytest.fixture(scope="session")

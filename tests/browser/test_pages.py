@@ -53,8 +53,7 @@ def test_a_search_is_started_watched_cancelled_and_goes_on_under_its_name(viewer
     form.fill(4, "settings", "Method", "Retrain Every", kind="int")
     form.fill(BUDGET, "settings", "Budget", "Trials")
     form.fill(NAME, "search_id", kind="str")
-    form.field("settings").scroll_into_view_if_needed()
-    viewer.page.mouse.wheel(0, -100_000)
+    form.field("settings", "Space").scroll_into_view_if_needed()
     viewer.shoot("form")
     run = f"{site.prefect}/runs/flow-run/{form.start()}"
     viewer.open(run)
@@ -93,7 +92,9 @@ def test_a_search_is_started_watched_cancelled_and_goes_on_under_its_name(viewer
     with report.looking_for("the report of the paused search"):
         shown = report.page.frame_locator("iframe")
         expect(shown.get_by_role("heading", name=re.compile(NAME))).to_contain_text("paused")
-    report.shoot("report")
+    models = viewer.follow(page.get_by_role("link", name="predictors", exact=True))
+    with models.looking_for("the registered predictors"):
+        expect(models.page.get_by_role("link", name="Version 1", exact=True)).to_be_visible()
 
     viewer.open(run)
     with viewer.looking_for("the menu of the run"):
@@ -140,6 +141,7 @@ def test_mlflow_shows_a_search_its_predictors_and_the_champion(viewer: Viewer, s
     viewer.open(f"{experiment}/runs/{ids['run_id']}/model-metrics")
     expect_curve(viewer, "best_objective")
     expect_curve(viewer, "objective")
+    page.get_by_role("button", name="Add chart").scroll_into_view_if_needed()
     viewer.shoot("mlflow-curves")
     viewer.open(f"{experiment}/runs/{ids['run_id']}")
     with viewer.looking_for("the nested runs on the page of the search"):
@@ -148,9 +150,9 @@ def test_mlflow_shows_a_search_its_predictors_and_the_champion(viewer: Viewer, s
         page.get_by_role("tab", name="Model metrics").click()
     expect_curve(viewer, "loss")
 
-    viewer.open(f"{site.mlflow}/#/models")
+    viewer.open(f"{site.mlflow}/#/models/bonas-nasbench201")
     with viewer.looking_for("the registered model of the space"):
-        page.get_by_role("link", name="bonas-nasbench201").first.click()
+        expect(page.get_by_role("heading", name="bonas-nasbench201")).to_be_visible()
     with viewer.looking_for("the champion among its versions"):
         expect(page.get_by_text("@ champion")).to_be_visible()
     viewer.shoot("mlflow-model")
@@ -192,7 +194,7 @@ def expect_curve(viewer: Viewer, metric: str) -> None:
     )
     with viewer.looking_for(f"a curve of {metric}"):
         chart.scroll_into_view_if_needed()
-        expect(chart.locator(".scatterlayer path.js-line")).to_have_attribute("d", re.compile("M.*L"))
+        expect(chart.locator(".scatterlayer path.js-line").first).to_have_attribute("d", re.compile("M.*L"))
 
 
 def trials_in(text: Locator) -> int:

@@ -14,21 +14,27 @@ SOON_MS = 30_000
 LATER_MS = 120_000
 """For what a search has to do first."""
 _LOAD_MS = 5_000
+expect.set_options(timeout=SOON_MS)
 
 
 class Viewer:
-    """A page, and where its screenshots go."""
+    """A page.
 
-    def __init__(self, page: Page, screenshots: Path) -> None:
+    Args:
+        page: of the browser.
+        screenshots: folder for those that are asked for.
+        failures: folder for those of what was not as expected.
+    """
+
+    def __init__(self, page: Page, screenshots: Path, failures: Path) -> None:
         self.page = page
         self._screenshots = screenshots
+        self._failures = failures
         page.set_default_timeout(SOON_MS)
 
-    def shoot(self, name: str) -> Path:
+    def shoot(self, name: str) -> None:
         """Saves what is seen now."""
-        path = self._screenshots / f"{name}.png"
-        self.page.screenshot(path=path)
-        return path
+        self.page.screenshot(path=self._screenshots / f"{name}.png")
 
     @contextmanager
     def looking_for(self, what: str) -> Iterator[None]:
@@ -36,8 +42,8 @@ class Viewer:
         try:
             yield
         except (AssertionError, Error) as error:
-            place = self.page.url
-            path = self.shoot("failed-" + re.sub(r"[^a-z0-9]+", "-", what.lower()).strip("-"))
+            place, path = self.page.url, self._failures / f"{re.sub(r'[^a-z0-9]+', '-', what.lower())}.png"
+            self.page.screenshot(path=path)
             reason = "\n".join(str(error).splitlines()[:4])[:600]
             raise AssertionError(f"{what}: not found on {place}; it looked like {path}\n{reason}") from None
 
@@ -66,7 +72,7 @@ class Viewer:
         """Opens a link that leads to a new tab."""
         with self.looking_for(f"link {link}"), self.page.expect_popup() as opened:
             link.click()
-        return Viewer(opened.value, self._screenshots)
+        return Viewer(opened.value, self._screenshots, self._failures)
 
 
 class RunForm:
