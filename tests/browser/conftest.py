@@ -64,11 +64,11 @@ def screenshots(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPat
 def _chromium(playwright: Playwright) -> str:
     named = os.environ.get("BONAS_CHROMIUM")
     known = [shutil.which(name) for name in ("chromium", "chromium-browser", "google-chrome")]
-    for path in (named, *known, playwright.chromium.executable_path):
+    for path in [named] if named else [*known, playwright.chromium.executable_path]:
         if path and Path(path).is_file():
             return path
     pytest.fail(
-        "no browser: install Debian's package `chromium`, or run `playwright install chromium`, or let BONAS_CHROMIUM "
-        "name the program",
+        f"no browser{f' at BONAS_CHROMIUM={named}' if named else ''}: install Debian's package `chromium`, or run "
+        "`playwright install chromium`, or let BONAS_CHROMIUM name the program",
         pytrace=False,
     )
