@@ -106,7 +106,6 @@ class MethodSettings(_Model):
 
     name: str = Field(
         "bonas",
-        title="Method",
         description="bonas, random, regularised-evolution, local-search, bananas, weaknas, optuna-tpe, optuna-gp, or "
         "module:object",
         json_schema_extra=_choice("method"),
@@ -285,7 +284,7 @@ class CustomEvaluatorSettings(BaseModel):
 
     model_config = ConfigDict(extra="allow", frozen=True, title="Your own")
 
-    kind: str
+    kind: str = Field(description="module:object")
 
 
 def _evaluator(value: object) -> object:
@@ -342,7 +341,7 @@ class TrackingSettings(_Model):
     """Where MLflow keeps predictors."""
 
     uri: str | None = Field(None, description="tracking server; by default SQLite beside the store")
-    experiment: str | None = Field(None, description="by default bonas-<space>")
+    experiment: str | None = Field(None, description="by default bonas- and the space")
 
 
 class Settings(_Model):

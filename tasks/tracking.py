@@ -291,7 +291,7 @@ class Tracker:
         found = self.client.search_runs([self.experiment_id], query, max_results=1)
         if found:
             return found[0]
-        name = f"{self.search_id} · predictor on {model.fitted.trained_on} trials"
+        name = f"predictor on {model.fitted.trained_on} trials · {self.search_id}"  # lists cut names off
         tags = {"mlflow.parentRunId": self.run_id, _PREDICTOR_TAG: version, _SEARCH_TAG: self._uid}
         return self.client.create_run(self.experiment_id, tags=tags, run_name=name)
 

@@ -14,6 +14,11 @@ settings.load_profile("bonas")
 SHARED_DATA = Path(__file__).parents[2] / "shared" / "data"
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """`pytest -m browser --screenshots docs/screenshots` renews the pictures of the documentation."""
+    parser.addoption("--screenshots", metavar="DIR", help="where browser tests leave screenshots; default: temporary")
+
+
 @pytest.fixture(scope="session")
 def shared_data() -> Path:
     """The folder of real benchmark tables; tests that need it are skipped where it is not there."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -177,8 +178,6 @@ def test_a_search_goes_on_without_its_tracking_server_and_publishes_later(
         result = search(settings_for(store, trials=8, **METHODS["best"], tracking=absent), search_id="late")
     assert result["state"] == "finished"
     assert capsys.readouterr().err.count("warning: MLflow") == 1
-    import json
-
     manifest = store / "late" / "search.json"
     stored = json.loads(manifest.read_text())
     stored["settings"]["tracking"]["uri"] = default_tracking_uri()
@@ -191,20 +190,45 @@ def test_a_search_goes_on_without_its_tracking_server_and_publishes_later(
     assert len(client.search_runs([experiment.experiment_id])) == 2  # the search and its one predictor
 
 
-def test_artifacts_show_progress_leaderboard_and_summary(store: Path) -> None:
+def test_artifacts_show_progress_leaderboard_and_summary(store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from prefect.artifacts import Artifact
+    from prefect.client.orchestration import get_client
+    from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterKey
 
     from flows.search import search
 
+    monkeypatch.setattr("flows.artifacts._EVERY_S", 0.0)  # after every round
     search(settings_for(store, trials=8, **METHODS["random"]), search_id="Shown_1")
     progress = Artifact.get("progress-shown-1")
     assert progress is not None
     assert progress.data == 100
+    assert progress.description == "8 of 8 trials of Shown_1"
     leaders = Artifact.get("leaderboard-shown-1")
     assert leaders is not None
-    assert '"rank": 1' in str(leaders.data)
-    assert Artifact.get("summary-shown-1") is not None
-    assert (store / "Shown_1" / "report" / "report.html").stat().st_size > 1000
+    table = json.loads(str(leaders.data))
+    objectives = {trial.architecture: trial.objective for trial in TrialHistory(store / "Shown_1" / "trials").trials()}
+    assert [row["rank"] for row in table] == list(range(1, 9))
+    assert {row["architecture"].strip("`"): row["objective"] for row in table} == pytest.approx(objectives, rel=1e-5)
+    report = store / "Shown_1" / "report" / "report.html"
+    summary = Artifact.get("summary-shown-1")
+    assert summary is not None
+    assert f"Report: `{report}`" in str(summary.data)
+    assert report.stat().st_size > 1000
+    with get_client(sync_client=True) as client:
+        made = client.read_artifacts(artifact_filter=ArtifactFilter(key=ArtifactFilterKey(like_="%-shown-1")))
+    assert len(made) == 3  # each is changed in place
+
+
+def test_the_report_stands_beside_the_run_in_mlflow(store: Path) -> None:
+    from flows.search import search
+    from tasks.tracking import connect
+
+    search(settings_for(store, trials=3, **METHODS["random"], tracking={"experiment": "told"}), search_id="told")
+    client = connect(None)
+    experiment = client.get_experiment_by_name("told")
+    assert experiment is not None
+    (run,) = client.search_runs([experiment.experiment_id])
+    assert [found.path for found in client.list_artifacts(run.info.run_id, "report")] == ["report/report.html"]
 
 
 def test_runs_have_names_that_a_person_understands(store: Path) -> None:

@@ -99,7 +99,7 @@ def test_every_night_all_open_searches_gain_trials_and_every_week_their_predicto
     search(settings_for(store, 3, seed=3, **random), search_id="done")
     gained = continue_searches(str(store), trials=20)
     assert gained == {"one": {"state": "paused", "gained": 10}, "two": {"state": "paused", "gained": 10}}
-    assert continue_searches(str(store), hours=1e-9) == {}
+    assert continue_searches(str(store), hours=1e-12) == {}
     result = refresh_predictor("nasbench201", str(store))
     assert 30 <= result["trials"] <= 39
     client = connect(None)

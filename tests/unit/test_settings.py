@@ -5,6 +5,7 @@ import pytest
 import yaml
 
 from bonas_core.errors import SettingsError
+from bonas_core.registry import names
 from bonas_core.settings import (
     RECIPES,
     CustomEvaluatorSettings,
@@ -260,3 +261,14 @@ def test_numbers_in_scientific_notation_are_numbers(tmp_path: Path):
     # YAML 1.1 reads 1e-3 as text; the settings take it as the number that was meant
     tree = with_override({}, "predictor.learning_rate=1e-3")
     assert parse_settings(tree, "x").predictor.learning_rate == 1e-3
+
+
+def test_every_setting_is_described_and_registered_names_are_offered():
+    schema = Settings.model_json_schema()
+    for model in (schema, *schema["$defs"].values()):
+        for name, found in model["properties"].items():
+            described = found.get("description") or "const" in found or "$ref" in str(found)
+            assert described, f"{model['title']}.{name}"
+            assert "<" not in found.get("description", ""), f"{name}: forms read descriptions as Markdown"
+    assert schema["properties"]["space"]["anyOf"][0]["enum"] == names("space")
+    assert schema["$defs"]["MethodSettings"]["properties"]["sampler"]["anyOf"][0]["enum"][-1] == "auto"
