@@ -5,8 +5,8 @@
 Its last 1,000 trials are recorded as a search records them, by a proposal and a result each, merged every 200 parts;
 those before are merged parts of 2^k trials, as merging leaves them. `open` reads it and makes the columns that
 strategies see; `record` adds a proposal and a result; `propose` asks a strategy: regularised evolution, and BONAS with
-a predictor at hand and a pool of 1,000. BONAS embeds every trial anew at every step, so that a resumed search makes the
-same trials: that grows with their number.
+a predictor at hand and a pool of 1,000. The first proposal after a retraining also embeds all trials, which is not
+measured.
 """
 
 from __future__ import annotations

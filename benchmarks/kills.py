@@ -6,6 +6,12 @@ Starts a Prefect server, a worker and a search over real trainings, two at a tim
 SIGKILL and at random moments, one of: the search, a trainer, a trial's flow run, the worker, the server; whatever was
 killed is started again by the same command. When the search has ended, its history is compared with that of the plain
 driver, which ran through. A search that ends before it was killed often enough gets a larger budget.
+
+    .venv/bin/python benchmarks/kills.py --kills 1 --victims server --away 60
+    .venv/bin/python benchmarks/kills.py --kills 1 --victims mlflow --away 60
+
+Outages: a server that is away for a minute. With the victim `mlflow` the search publishes to an MLflow server, which is
+looked at in the end: it must have every trial and predictor.
 """
 
 from __future__ import annotations
@@ -35,6 +41,8 @@ LOG = "BONAS_KILLS_LOG"
 _PATIENCE_S = 120.0
 """Between kills something is trained, so that each hits a search at work; but so long at most."""
 VICTIMS = ("search", "trainer", "flow run", "worker", "server")
+SERVICES = ("server", "worker", "mlflow")
+"""What a service manager would start again."""
 
 
 class LoggedTraining(TrainingEvaluator):
@@ -66,11 +74,12 @@ class LoggedTraining(TrainingEvaluator):
 class Stage:
     """All processes of one search, each of which may be killed at any time."""
 
-    def __init__(self, folder: Path, epochs: int, trials: int, server_away_s: float) -> None:
+    def __init__(self, folder: Path, epochs: int, trials: int, away_s: float, with_mlflow: bool) -> None:
         self.folder = folder
-        self.server_away_s = server_away_s
-        self.server_back = 0.0
+        self.away_s = away_s
+        self.back = dict.fromkeys(SERVICES, 0.0)
         self.trials = trials
+        self.tracking = f"http://127.0.0.1:{free_port()}" if with_mlflow else None
         self.log = folder / "trainings.jsonl"
         self.api = f"http://127.0.0.1:{free_port()}/api"
         self.environment = {
@@ -96,6 +105,7 @@ class Stage:
             "predictor": {"epochs": 20, "width": 8, "layers": 2},
             "dispatch": {"backend": "work-pool", "slots": 2},
             "budget": {"trials": trials},
+            "tracking": {"uri": self.tracking},
         }
         self.tree = tree
         (folder / "kills.yaml").write_text(json.dumps(tree))  # JSON is YAML
@@ -115,13 +125,20 @@ class Stage:
             )
 
     def start(self, name: str) -> None:
-        """Starts the server, the worker or the search by name."""
+        """Starts a server, the worker or the search by name."""
         if name == "server":
             port = self.api.split(":")[2].split("/")[0]
             self.run("server", "prefect", "server", "start", "--host", "127.0.0.1", "--port", port)
         elif name == "worker":
             self.run(
                 "worker", "prefect", "worker", "start", "--pool", "bonas-trials", "--type", "process", "--limit", "2"
+            )
+        elif name == "mlflow":
+            assert self.tracking is not None
+            stores = ["--backend-store-uri", f"sqlite:///{self.folder}/mlflow-server.db"]
+            stores += ["--artifacts-destination", str(self.folder / "mlflow-artifacts"), "--workers", "1"]
+            self.run(
+                "mlflow", "mlflow", "server", "--host", "127.0.0.1", "--port", self.tracking.split(":")[2], *stores
             )
         else:
             command = ["search", str(self.folder / "kills.yaml"), "--store", str(self.folder / "store"), "--id", "k"]
@@ -130,19 +147,14 @@ class Stage:
     def open(self) -> None:
         """Starts everything for the first time."""
         self.start("server")
-        wait_until(self.answers, 180)
+        if self.tracking:
+            self.start("mlflow")
+            wait_until(lambda: answers(f"{self.tracking}/health"), 180)
+        wait_until(lambda: answers(f"{self.api}/health"), 180)
         deploy = [sys.executable, "-m", "flows.cli", "deploy", "--slots", "2"]
         subprocess.run(deploy, env=self.environment, cwd=ROOT, check=True, capture_output=True)
         self.start("worker")
         self.start("search")
-
-    def answers(self) -> bool:
-        """Whether the server does."""
-        import httpx
-
-        with suppress(httpx.HTTPError):
-            return httpx.get(f"{self.api}/health", timeout=2, trust_env=False).status_code == 200
-        return False
 
     def children(self, word: str) -> list[int]:
         """Processes of this stage whose command has a word in it."""
@@ -162,10 +174,12 @@ class Stage:
             process = self.processes[victim]
             if process.poll() is not None:
                 return False
+            if victim == "mlflow":  # its children answer for it
+                os.killpg(process.pid, signal.SIGKILL)
             process.kill()
             process.wait()
-            if victim == "server":
-                self.server_back = time.time() + self.server_away_s
+            if victim in ("server", "mlflow"):
+                self.back[victim] = time.time() + self.away_s
             else:
                 self.start(victim)
             return True
@@ -196,22 +210,27 @@ def main() -> None:
     parser.add_argument("--epochs", type=int, default=20)
     parser.add_argument("--every", type=float, default=15.0, help="mean seconds between kills")
     parser.add_argument("--victims", default=",".join(VICTIMS), help="in turn rather than at random where not all")
-    parser.add_argument("--server-away", type=float, default=0.0, help="seconds until a killed server is started again")
+    parser.add_argument("--away", type=float, default=0.0, help="seconds until a killed server is started again")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--json", type=Path, help="write the report here, too")
     arguments = parser.parse_args()
     random.seed(arguments.seed)
     with tempfile.TemporaryDirectory(prefix="bonas-kills-", ignore_cleanup_errors=True) as name:
-        stage = Stage(Path(name), arguments.epochs, arguments.trials, arguments.server_away)
+        victims = arguments.victims.split(",")
+        stage = Stage(Path(name), arguments.epochs, arguments.trials, arguments.away, "mlflow" in victims)
         try:
-            report = killed_search(stage, arguments.kills, arguments.every, arguments.victims.split(","))
+            report = killed_search(stage, arguments.kills, arguments.every, victims)
+            if stage.tracking:
+                report["mlflow"] = published(stage)
         finally:
             stage.close()
         report |= compared(stage)
     print(json.dumps(report, indent=2))
     if arguments.json:
         arguments.json.write_text(json.dumps(report))
-    sys.exit(0 if report["equal"] and not report["lost"] and not report["evaluated_twice"] else 1)
+    unpublished = sum(count for name, count in report.get("mlflow", {}).items() if name.endswith("missing"))
+    wrong = report["lost"] or report["evaluated_twice"] or unpublished
+    sys.exit(0 if report["equal"] and not wrong else 1)
 
 
 def killed_search(stage: Stage, kills: int, every_s: float, victims: list[str]) -> dict[str, Any]:
@@ -226,8 +245,8 @@ def killed_search(stage: Stage, kills: int, every_s: float, victims: list[str]) 
     turns = list(victims)
     while True:
         time.sleep(0.1)
-        for name in ("server", "worker"):  # as a service manager would
-            if stage.processes[name].poll() is not None and not (name == "server" and time.time() < stage.server_back):
+        for name in stage.processes.keys() & set(SERVICES):
+            if stage.processes[name].poll() is not None and time.time() >= stage.back[name]:
                 stage.start(name)
         code = stage.processes["search"].poll()
         if code is not None:
@@ -315,6 +334,36 @@ def compared(stage: Stage) -> dict[str, Any]:
             None,
         ),
     }
+
+
+def published(stage: Stage) -> dict[str, int]:
+    """What the MLflow server has of the search, and what it lacks."""
+    from mlflow import MlflowClient
+
+    wait_until(lambda: answers(f"{stage.tracking}/health"), 180)
+    client = MlflowClient(tracking_uri=stage.tracking, registry_uri=stage.tracking)
+    experiment = client.get_experiment_by_name("bonas-nasbench201")
+    assert experiment is not None
+    runs = client.search_runs([experiment.experiment_id], max_results=1000)
+    (parent,) = (run for run in runs if "mlflow.parentRunId" not in run.data.tags)
+    steps = {metric.step for metric in client.get_metric_history(parent.info.run_id, "objective")}
+    versions = client.search_model_versions("name='bonas-nasbench201'", max_results=1000)
+    predictors = len(list((stage.folder / "store" / "k" / "predictors").glob("*/*.safetensors")))
+    return {
+        "trials": len(steps),
+        "trials_missing": len(set(range(stage.trials)) - steps),
+        "predictors": len(versions),
+        "predictors_missing": predictors - len(versions),
+    }
+
+
+def answers(url: str) -> bool:
+    """Whether a server does."""
+    import httpx
+
+    with suppress(httpx.HTTPError):
+        return httpx.get(url, timeout=2, trust_env=False).status_code == 200
+    return False
 
 
 def wait_until(true: Callable[[], bool], patience_s: float) -> None:

@@ -39,6 +39,9 @@ _EXPLORE_EVERY = 4
 """Trials per random one, once a search has waited in vain for its patience."""
 _BLOCK = 1 << 15
 """Candidates of a whole space that are embedded at a time: it may have hundreds of thousands."""
+_KEPT = 1 << 10
+"""Trials that are embedded together once and for all by one predictor. How many rows are embedded together decides on
+their last digits, so that this must not depend on which trials there were when a process started."""
 
 
 @dataclass(frozen=True)
@@ -152,6 +155,7 @@ class Bonas:
         self._fitted: FittedPredictor | None = None
         self._state: SamplerState | None = None
         self._shortlist: tuple[str, NDArray[np.intp], Features] | None = None
+        self._known: tuple[str, list[Features]] = "", []
 
     def propose(self, trials: Trials, count: int, seed: int) -> list[Proposal]:
         if self.is_initial(trials):
@@ -266,7 +270,7 @@ class Bonas:
         A pool that is the whole space is cut to a shortlist first: the candidates that had the largest EI when this
         predictor was new, given what it was trained on. Between retrainings only they are scored again.
         """
-        known = self._embed(fitted, trials.genotypes)
+        known = self._embed_trials(fitted, trials)
         if pool.whole_space:
             rows, features = self._shortlisted(trials, pool, fitted)
             if pool.open[rows].any():
@@ -358,7 +362,7 @@ class Bonas:
         """Rows of the whole space that are scored until the next retraining, and their embeddings."""
         if self._shortlist is None or self._shortlist[0] != fitted.version:
             seen = trials.first(fitted.trained_on)
-            surrogate = self.fit_surrogate(seen, self._embed(fitted, seen.genotypes))
+            surrogate = self.fit_surrogate(seen, self._embed_trials(fitted, seen))
             value = np.concatenate(
                 [
                     self.score(surrogate, self._embed(fitted, pool.genotypes[begin : begin + _BLOCK]))
@@ -375,7 +379,7 @@ class Bonas:
         learnt = state.learnt
         if not self.is_initial(trials):  # else there is no acquisition function yet
             fitted = self.fit_predictor(trials, seed)
-            surrogate = self.fit_surrogate(trials, self._embed(fitted, trials.genotypes))
+            surrogate = self.fit_surrogate(trials, self._embed_trials(fitted, trials))
             learnt = sampler.update(
                 self.space,
                 learnt,
@@ -384,6 +388,15 @@ class Bonas:
                 generator(seed, Purpose.SAMPLER, len(trials)),
             )
         return SamplerState(self.sampler_version(trials, seed), len(trials), learnt)
+
+    def _embed_trials(self, fitted: FittedPredictor, trials: Trials) -> Features:
+        """Embeddings of the trials; only those of the last `_KEPT` or fewer are computed at every step."""
+        if self._known[0] != fitted.version:
+            self._known = fitted.version, []
+        blocks, full = self._known[1], len(trials) // _KEPT
+        for block in range(len(blocks), full):
+            blocks.append(self._embed(fitted, trials.genotypes[block * _KEPT : (block + 1) * _KEPT]))
+        return np.concatenate([*blocks[:full], self._embed(fitted, trials.genotypes[full * _KEPT :])])
 
     def _embed(self, fitted: FittedPredictor, genotypes: Genotypes) -> Features:
         if not len(genotypes):  # the space is used up; how wide features are, one architecture tells

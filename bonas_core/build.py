@@ -14,7 +14,13 @@ from bonas_core.errors import ModelError, SettingsError
 from bonas_core.evaluators.base import Evaluator
 from bonas_core.registry import resolve
 from bonas_core.samplers import EvolutionSampler, ExhaustiveSampler, LearningSampler, RandomSampler, Sampler
-from bonas_core.settings import EVOLUTION_PRESETS, CustomEvaluatorSettings, PredictorSettings, Settings
+from bonas_core.settings import (
+    EVOLUTION_PRESETS,
+    CustomEvaluatorSettings,
+    PredictorSettings,
+    Settings,
+    TrainingSettings,
+)
 from bonas_core.spaces.base import MutationRules, SearchSpace
 from bonas_core.storage import store_folder
 from bonas_core.strategy import Strategy
@@ -48,9 +54,14 @@ def build(settings: Settings, evaluator: Evaluator | None = None) -> Problem:
         evaluator: an evaluator built from the same settings before, to share what it has read.
 
     Raises:
-        SettingsError: a name cannot be resolved, or settings contradict each other.
+        SettingsError: a name cannot be resolved, settings contradict each other, or no images are held out.
         TableError: the evaluator's table cannot be used.
     """
+    if isinstance(settings.evaluator, TrainingSettings) and settings.evaluator.validation_images == 0:
+        raise SettingsError(
+            "evaluator.validation_images: 0 leaves a search nothing to score cells by but the test images; hold some "
+            "out, or train a given cell with `bonas train`"
+        )
     evaluator = evaluator or build_evaluator(settings, build_space(settings.space))
     objective = Objective(evaluator.objective, evaluator.unit, evaluator.direction)
     if settings.predictor.targets == "logit" and not objective.is_fraction:

@@ -275,7 +275,7 @@ def evaluate(
     # which of several equal GPUs it was decides nothing, and would differ between replays
     common = {"attempt": attempt, "device": device.partition(":")[0], "started_at": started}
     try:
-        with _training_folder(checkpoints, progress) as (folder, told):
+        with training_folder(checkpoints, progress) as (folder, told):
             context = EvaluationContext(trial.seed, device, folder, told)
             outcome = evaluator.evaluate(architecture, context)
     except TrainingDivergedError as error:
@@ -291,7 +291,9 @@ def evaluate(
 
 
 @contextmanager
-def _training_folder(checkpoints: Location | None, progress: Progress) -> Iterator[tuple[Path | None, Progress]]:
+def training_folder(checkpoints: Location | None, progress: Progress) -> Iterator[tuple[Path | None, Progress]]:
+    """A folder on the disk for a training's state, and its callback; a folder in S3 is filled from there before, and
+    sent there after every epoch."""
     if checkpoints is None or isinstance(checkpoints, Path):
         yield checkpoints, progress
         return

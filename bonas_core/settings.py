@@ -7,13 +7,14 @@ of a recipe cannot change a search that has begun.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Annotated, Any, Literal
 
 import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 from bonas_core.errors import SettingsError
+from bonas_core.registry import names
 
 RECIPES: dict[str, dict[str, dict[str, Any]]] = {
     # as printed in the paper, sections 3 and 4.2; what it leaves open (initial weights, population) as in the original
@@ -73,6 +74,19 @@ class _Model(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
+def _choice(kind: str, *others: str) -> Callable[[dict[str, Any]], None]:
+    """Lets a form offer the registered names of a kind beside a field for `module:object`."""
+
+    def offer(schema: dict[str, Any]) -> None:
+        offered = {"title": "one of", "type": "string", "enum": [*names(kind), *others]}
+        own = {"title": "module:object", "type": "string"}
+        nothing = [option for option in schema.get("anyOf", ()) if option.get("type") == "null"]
+        schema.pop("type", None)
+        schema["anyOf"] = [offered, own, *nothing]
+
+    return offer
+
+
 class ControllerSettings(_Model):
     """The controller of the reinforce sampler, and how it is trained (Zoph et al. 2018)."""
 
@@ -80,7 +94,7 @@ class ControllerSettings(_Model):
     samples: int = Field(1000, ge=2, le=1_000_000, description="architectures rewarded at every update")
     minibatch: int = Field(20, ge=1, description="architectures per gradient step")
     epochs: int = Field(1, ge=1, le=1000, description="passes over the architectures of an update")
-    learning_rate: float = Field(3.5e-4, gt=0)
+    learning_rate: float = Field(3.5e-4, gt=0, description="of Adam")
     clip: float = Field(
         0.2, gt=0, lt=1, description="how far a probability may be moved, of proximal policy optimisation"
     )
@@ -95,6 +109,7 @@ class MethodSettings(_Model):
         title="Method",
         description="bonas, random, regularised-evolution, local-search, bananas, weaknas, optuna-tpe, optuna-gp, or "
         "module:object",
+        json_schema_extra=_choice("method"),
     )
     recipe: Literal["best", "paper"] = Field(
         "best", description="fills in all that is left empty here and in `predictor`"
@@ -104,6 +119,7 @@ class MethodSettings(_Model):
         description=(
             "candidates: evolution, random, reinforce, exhaustive, auto (exhaustive in small spaces, else evolution)"
         ),
+        json_schema_extra=_choice("sampler", "auto"),
     )
     pool: int | None = Field(None, ge=1, le=10_000_000, description="candidates scored at every step")
     initial: int | None = Field(None, ge=2, le=100_000, description="random trials that start the search")
@@ -146,17 +162,19 @@ class MethodSettings(_Model):
 class PredictorSettings(_Model):
     """What embeds architectures, and how it is trained. Empty fields are filled in by the recipe."""
 
-    kind: str | None = Field(None, description="gcn, mlp, lstm, or module:object")
-    layers: int | None = Field(None, ge=1, le=64)
+    kind: str | None = Field(
+        None, description="gcn, mlp, lstm, or module:object", json_schema_extra=_choice("predictor")
+    )
+    layers: int | None = Field(None, ge=1, le=64, description="layers of a gcn")
     width: int | None = Field(None, ge=1, le=4096, description="units of a layer")
     widths: tuple[Annotated[int, Field(ge=1, le=65_536)], ...] = Field(
         (512, 2048, 2048, 512), min_length=1, max_length=64, description="units of the layers of an mlp"
     )
     loss: Literal["exp", "log", "linear", "mse"] | None = Field(None, description="weight of the squared errors")
     epochs: int | None = Field(None, ge=0, description="epochs per retraining")
-    learning_rate: float | None = Field(None, gt=0)
-    batch_size: int | None = Field(None, ge=1)
-    initialisation: Literal["uniform", "he"] | None = None
+    learning_rate: float | None = Field(None, gt=0, description="of Adam")
+    batch_size: int | None = Field(None, ge=1, description="trials per gradient step")
+    initialisation: Literal["uniform", "he"] | None = Field(None, description="of the weights of a gcn")
     readout: Literal["auto", "global", "vertices"] | None = Field(
         None, description="global vertex, all vertices side by side, or auto: by what the space allows"
     )
@@ -180,12 +198,14 @@ class PredictorSettings(_Model):
 class TableSettings(_Model):
     """Look-up in a benchmark table."""
 
+    model_config = ConfigDict(title="Table")
+
     kind: Literal["table"] = "table"
     table: str | None = Field(None, description="CSV or Parquet file, or the name of a prepared table")
     objective: str = Field("cifar10_val_200", description="column to optimise")
     test: str | None = Field(None, description="column to report on; the search never sees it")
-    unit: Literal["percent", "fraction"] = "percent"
-    direction: Literal["maximise", "minimise"] = "maximise"
+    unit: Literal["percent", "fraction"] = Field("percent", description="of both columns")
+    direction: Literal["maximise", "minimise"] = Field("maximise", description="which values are better")
 
 
 class NetworkSettings(BaseModel):
@@ -209,18 +229,23 @@ class AugmentationSettings(_Model):
 class TrainingSettings(_Model):
     """Real training of every architecture."""
 
+    model_config = ConfigDict(title="Training")
+
     kind: Literal["training"] = "training"
     data: str = Field("digits", description="digits, prepared images such as cifar10, or module:object")
     validation_images: int | None = Field(
-        None, ge=1, description="training images held out for the search, of prepared images; by default a tenth"
+        None,
+        ge=0,
+        description="training images held out for the search, of prepared images; by default a tenth; 0, for final "
+        "trainings only, trains on all",
     )
     train_images: int | None = Field(
         None, ge=1, description="training images to train on, of prepared images; by default all others"
     )
     augmentation: AugmentationSettings = Field(default_factory=lambda: AugmentationSettings())
-    epochs: int = Field(10, ge=1, le=10_000)
-    batch_size: int = Field(128, ge=1)
-    learning_rate: float = Field(0.05, gt=0)
+    epochs: int = Field(10, ge=1, le=10_000, description="epochs of a training")
+    batch_size: int = Field(128, ge=1, description="images per gradient step")
+    learning_rate: float = Field(0.05, gt=0, description="of stochastic gradient descent, at its highest")
     schedule: Literal["cosine", "step"] = Field(
         "cosine", description="cosine: falls to 0 step by step; step: is multiplied by decay every decay_epochs"
     )
@@ -229,11 +254,11 @@ class TrainingSettings(_Model):
     warmup_epochs: int = Field(
         0, ge=0, description="epochs in which the learning rate rises linearly to its full value"
     )
-    momentum: float = Field(0.9, ge=0, lt=1)
+    momentum: float = Field(0.9, ge=0, lt=1, description="of stochastic gradient descent")
     nesterov: bool = Field(True, description="Nesterov's momentum")
-    weight_decay: float = Field(5e-4, ge=0)
+    weight_decay: float = Field(5e-4, ge=0, description="weight of the penalty on squared weights")
     gradient_clip: float | None = Field(None, gt=0, description="largest norm of the gradient; by default any")
-    label_smoothing: float = Field(0.0, ge=0, lt=1)
+    label_smoothing: float = Field(0.0, ge=0, lt=1, description="share of a label that is spread over all classes")
     auxiliary_weight: float = Field(
         0.4, ge=0, description="of the loss of an auxiliary head, where the network has one"
     )
@@ -251,7 +276,7 @@ class TrainingSettings(_Model):
 class CustomEvaluatorSettings(BaseModel):
     """An evaluator of your own: `kind` is module:object, everything else is passed to it."""
 
-    model_config = ConfigDict(extra="allow", frozen=True)
+    model_config = ConfigDict(extra="allow", frozen=True, title="Your own")
 
     kind: str
 
@@ -316,7 +341,9 @@ class TrackingSettings(_Model):
 class Settings(_Model):
     """All settings of a search."""
 
-    space: str = Field("nasbench201", description="registered name or module:object")
+    space: str = Field(
+        "nasbench201", description="registered name or module:object", json_schema_extra=_choice("space")
+    )
     evaluator: Annotated[TableSettings | TrainingSettings | CustomEvaluatorSettings, BeforeValidator(_evaluator)] = (
         Field(default_factory=lambda: TableSettings())
     )
@@ -324,7 +351,7 @@ class Settings(_Model):
     predictor: PredictorSettings = Field(default_factory=lambda: PredictorSettings())
     budget: BudgetSettings = Field(default_factory=lambda: BudgetSettings())
     dispatch: DispatchSettings = Field(default_factory=lambda: DispatchSettings())
-    seed: int = Field(0, ge=0, le=2**63 - 1)
+    seed: int = Field(0, ge=0, le=2**63 - 1, description="of everything random; the same seed makes the same search")
     store: str | None = Field(
         None, description="folder of searches or s3://bucket/prefix; by default ./.bonas/searches"
     )

@@ -20,7 +20,7 @@ _KEY = "bonas"
 
 def write_tensors(path: Location, described: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]]) -> None:
     """Writes a file, whole or not at all."""
-    contiguous = {name: np.ascontiguousarray(array) for name, array in arrays.items()}
+    contiguous = {name: np.asarray(array, order="C") for name, array in arrays.items()}
     write_whole(path, save(contiguous, metadata={_KEY: json.dumps(described)}))
 
 

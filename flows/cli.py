@@ -12,6 +12,8 @@ import logging
 import os
 import shutil
 import sys
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
@@ -82,6 +84,56 @@ def resume(
     _run(stored_settings(search_id, store, trials), search_id, as_json)
 
 
+@app.command()
+def train(
+    what: Annotated[
+        str | None, typer.Argument(metavar="PRESET|FILE.yaml", help="The recipe; with --preset, the cell instead.")
+    ] = None,
+    cell: Annotated[str | None, typer.Option(help="As its space prints it, or a published one such as BONAS.")] = None,
+    source: Annotated[
+        str | None, typer.Option("--from", metavar="ID", help="Search or earlier training whose best cells to train.")
+    ] = None,
+    top: Annotated[int, typer.Option(min=1, max=1000, help="How many of them.")] = 1,
+    preset: Annotated[
+        str | None, typer.Option(help="The recipe, as in `bonas train CELL --preset cifar10-final`.")
+    ] = None,
+    seed: Annotated[int | None, typer.Option(help="Seed of everything random.")] = None,
+    store: Store = None,
+    training_id: Annotated[str | None, typer.Option("--id", help="Name of the training.")] = None,
+    overrides: Overrides = None,
+    as_json: AsJson = False,
+) -> None:
+    """Train the best cells of a search, or a given one, to the end; the same command again goes on."""
+    from flows.presets import load_settings
+
+    recipe, given = (what, cell) if preset is None else (preset, what if cell is None else cell)
+    if recipe is None:
+        raise SettingsError("train: no recipe is given; name a preset such as cifar10-final, or a .yaml file")
+    settings, name = load_settings(recipe, seed=seed, store=store, overrides=overrides or [])
+    from flows.training_plan import default_training_id
+
+    training_id = training_id or default_training_id(name, settings, given, source, top, bool(overrides))
+    _train(settings, given, source, top, training_id, as_json)
+
+
+@app.command()
+def export(
+    model: Annotated[str, typer.Argument(metavar="MODEL", help="models:/NAME@ALIAS, as `bonas train` prints it.")],
+    to: Annotated[Path, typer.Option(help="File that ends in .onnx.")],
+    tracking_uri: Annotated[str | None, typer.Option(help="MLflow server; by default the local store.")] = None,
+) -> None:
+    """Write a trained network as ONNX, checked against torch."""
+    if to.suffix != ".onnx":
+        raise SettingsError(f"--to `{to}`: exports are ONNX; give a file that ends in .onnx")
+    _use_local_services()
+    from bonas_core.networks.onnx import export_onnx
+    from tasks.models import load_network
+
+    network = load_network(model, tracking_uri)
+    difference = export_onnx(network, to)
+    print(f"{to}: images {('batch', *network.image)} to logits, at most {difference:.1e} off torch's largest")
+
+
 @app.command("list")
 def list_searches(store: Store = None, as_json: AsJson = False) -> None:
     """List the searches of a store."""
@@ -119,14 +171,22 @@ def list_searches(store: Store = None, as_json: AsJson = False) -> None:
 
 @app.command()
 def show(search_id: SearchId, store: Store = None, as_json: AsJson = False) -> None:
-    """Show where a search stands and what it has found."""
+    """Show where a search or training stands and what it has found."""
     from flows.reporting import show_search
+    from tasks.workspace import TRAINING_FILE
 
-    shown = show_search(_folder(search_id, store))
+    folder = _folder(search_id, store)
+    if (folder.path / TRAINING_FILE).is_file():
+        from flows.training_plan import shown_training
+        from tasks.training_folder import TrainingFolder
+
+        shown, printed = shown_training(TrainingFolder(folder.path)), _print_training
+    else:
+        shown, printed = show_search(folder), _print_search
     if as_json:
         _print_json(shown)
     else:
-        _print_search(shown)
+        printed(shown)
 
 
 @app.command()
@@ -218,7 +278,8 @@ def benchmark(
     name: Annotated[
         str,
         typer.Argument(
-            metavar="NAME", help="table1, table2, figure3, figure4, figure5, protocol, batches, transfer or cells."
+            metavar="NAME",
+            help="table1, table2, figure3, figure4, figure5, protocol, batches, transfer, cells or trainings.",
         ),
     ],
     space: Annotated[str, typer.Option(help="Space to run on.")] = "nasbench201",
@@ -392,13 +453,16 @@ def _run(settings: Settings, search_id: str, as_json: bool) -> None:
     folder = search_folder(search_id, settings.store)
     check_uri(settings.tracking.uri)
     check_openable(folder, settings)  # everything a person can get wrong is found before any service is started
-    check_unlocked(folder)
+    check_unlocked(folder.path)
     _use_local_services()
     from flows.display import displayed
 
     with displayed():
         try:
-            _call_flow(settings, folder)
+            from flows.search import search as search_flow
+
+            run = partial(search_flow, settings, search_id=folder.id)
+            _call_flow(run, f"search `{folder.id}`", folder.state, f"`bonas resume {folder.id}`")
         except KeyboardInterrupt:
             where = f" --store {settings.store}" if settings.store else ""
             print(f"interrupted; go on with: {_program('bonas')} resume {folder.id}{where}", file=sys.stderr)
@@ -410,12 +474,47 @@ def _run(settings: Settings, search_id: str, as_json: bool) -> None:
         _print_search(shown)
 
 
-def _call_flow(settings: Settings, folder: SearchFolder) -> None:
+def _train(settings: Settings, cell: str | None, source: str | None, top: int, training_id: str, as_json: bool) -> None:
+    """Runs final trainings as a flow, then prints what they found."""
+    from flows.opening import check_unlocked
+    from flows.training_plan import prepare, shown_training
+
+    folder = prepare(settings, cell, source, top, training_id).folder  # before any service is started
+    check_unlocked(folder.path)
+    _use_local_services()
+    from flows.display import displayed
+
+    def flow() -> None:
+        from flows.training import train as train_flow
+
+        train_flow(settings, cell=cell, source=source, top=top, training_id=folder.id)
+
+    with displayed():
+        try:
+            _call_flow(flow, f"training `{folder.id}`", folder.state, "the same command")
+        except KeyboardInterrupt:
+            print("interrupted; go on with the same command", file=sys.stderr)
+            raise
+    shown = shown_training(folder)
+    if as_json:
+        _print_json(shown)
+    else:
+        _print_training(shown)
+
+
+def _call_flow(flow: Callable[[], object], what: str, state: Callable[[], str], again: str) -> None:
+    """Calls a flow, waiting for Prefect's server where that is away.
+
+    Args:
+        flow: calls it.
+        what: names what it works on.
+        state: where that stands.
+        again: what goes on with it.
+    """
     from bonas_core.storage import make_local_folder
     from tasks.workspace import home
 
     make_local_folder(home())  # Prefect makes its own folder in it, but no parents
-    from flows.search import search as search_flow
     from tasks.outage import await_start, is_outage
 
     def warn(text: str) -> None:
@@ -425,26 +524,25 @@ def _call_flow(settings: Settings, folder: SearchFolder) -> None:
         for left in range(_OUTAGES, -1, -1):
             await_start(warn)
             try:
-                search_flow(settings, search_id=folder.id)
+                flow()
                 return
             except Exception as error:
                 if isinstance(error, BonasError) or not is_outage(error):
                     raise
-                if folder.state() in ("finished", "paused"):
-                    warn("Prefect's server is away; it does not know how this search ended")
+                if state() in ("finished", "paused"):
+                    warn(f"Prefect's server is away; it does not know how {what} ended")
                     _abandoned.append(str(error))
                     return
                 if not left:
                     raise
-                warn("Prefect's server went away; the search goes on when it is back")
+                warn(f"Prefect's server went away; {what} goes on when it is back")
     except (BonasError, KeyboardInterrupt):
         raise
     except Exception as error:
-        logging.getLogger("bonas").debug("search failed", exc_info=True)
+        logging.getLogger("bonas").debug("%s failed", what, exc_info=True)
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise SearchError(
-            f"search `{folder.id}` stopped: {type(error).__name__}: {reason}; "
-            f"nothing finished is lost, go on with `bonas resume {folder.id}`"
+            f"{what} stopped: {type(error).__name__}: {reason}; nothing finished is lost, go on with {again}"
         ) from error
 
 
@@ -503,6 +601,22 @@ def _print_search(shown: dict[str, Any]) -> None:
     uri = shown["mlflow"].get("uri")
     if uri and str(uri).startswith("sqlite"):
         print(f"              {_program('mlflow')} ui --backend-store-uri {uri} --host 127.0.0.1 --workers 1")
+
+
+def _print_training(shown: dict[str, Any]) -> None:
+    print(f"training      {shown['id']} ({shown['state']}): {shown['request']}")
+    for place, cell in enumerate(shown["cells"], start=1):
+        print(f"cell {place:<8} {cell['cell']}")
+        print(f"  from        {cell['origin']}")
+        if "test" not in cell:
+            print(f"  epochs      {cell['epochs']} done")
+            continue
+        held_out = "" if cell["validation"] is None else f"{cell['validation']:.4f} % of images held out, "
+        print(f"  accuracy    {held_out}{cell['test']:.4f} % of the test images (after the last epoch, chose nothing)")
+        print(f"  size        {cell['params']:,} parameters, {cell['mult_adds']:,} multiply-adds")
+        print(f"  time        {cell['cost_s']:.1f} s, {cell['epochs']} epochs")
+        print(f"  card        {cell['card']}")
+        print(f"  model       {cell['model']}")
 
 
 def _program(name: str) -> str:

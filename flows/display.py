@@ -61,6 +61,11 @@ class Display(Observer):
         shown = f"{figures['objective']:.2f}" if "objective" in figures else ""
         self.stage(f"trial {trial.trial} epoch {epoch} {shown}")
 
+    def training(self, what: str, epochs: int, epoch: int, figures: Mapping[str, float]) -> None:
+        shown = f"{figures['objective']:.2f}" if "objective" in figures else "-"
+        doing = f"loss {figures['train_loss']:.3f}"
+        self._progress.update(self._bar, search=what, total=epochs, completed=epoch, best=shown, doing=doing)
+
     def trial_finished(self, trial: Trial) -> None:
         self._ended += 1
         rate = self._ended / max(time.monotonic() - self._begin, 1e-9)

@@ -29,6 +29,9 @@ class Observer:
     def epoch(self, trial: Trial, epoch: int, figures: Mapping[str, float]) -> None:
         """A training has finished an epoch."""
 
+    def training(self, what: str, epochs: int, epoch: int, figures: Mapping[str, float]) -> None:
+        """A final training has finished an epoch, of so many."""
+
     def trial_finished(self, trial: Trial) -> None:
         """A trial has ended, in any state."""
 

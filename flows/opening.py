@@ -28,7 +28,7 @@ from bonas_core.storage import (
 )
 from flows.backends import check_backend
 from tasks.slots import slots_for
-from tasks.workspace import SearchFolder, home, search_folder
+from tasks.workspace import TRAINING_FILE, SearchFolder, home, search_folder
 
 _FREE = ("budget", "store", "dispatch", "tracking")  # parts that do not decide which trials a search makes
 _PACKAGES = ("bonas", "torch", "torch-geometric", "numpy", "prefect", "mlflow", "pyarrow")
@@ -50,6 +50,8 @@ def check_openable(folder: SearchFolder, settings: Settings) -> Problem:
     Raises:
         InputError: a setting, the table, the store or an earlier search of this id stands in the way.
     """
+    if (folder.path / TRAINING_FILE).is_file():
+        raise SettingsError(f"search `{folder.id}`: a training has this id; choose another with --id")
     check_backend(settings.dispatch, folder.path)
     if settings.dispatch.backend in ("inline", "thread", "process"):
         slots_for(settings)  # of this machine
@@ -58,7 +60,7 @@ def check_openable(folder: SearchFolder, settings: Settings) -> Problem:
         refuse_links(folder.path)
     stored = folder.read() if folder.exists() else None
     if stored is not None:
-        _check_continued(folder.id, stored["settings"], settings)
+        check_continued(f"search `{folder.id}`", stored["settings"], settings)
     problem = build(with_local_warm_start(folder, settings))
     if stored is not None and stored["fingerprint"] != problem.evaluator.fingerprint:
         raise SettingsError(
@@ -102,10 +104,10 @@ def fetched_model(uri: str, tracking_uri: str | None) -> Path:
     return path
 
 
-def check_unlocked(folder: SearchFolder) -> None:
-    """Raises SearchLockedError, naming the holder, if another process is writing to the search."""
-    if is_locked(folder.path):
-        with single_writer(folder.path):
+def check_unlocked(folder: Location) -> None:
+    """Raises SearchLockedError, naming the holder, if another process is writing to a search or training."""
+    if is_locked(folder):
+        with single_writer(folder):
             pass  # it has just ended
 
 
@@ -153,8 +155,9 @@ def new_uid() -> str:
     return uuid4().hex
 
 
-def _check_continued(search_id: str, before: dict[str, Any], settings: Settings) -> None:
-    stored = dict(leaves(parse_settings(before, search_id).tree()))  # a setting that is newer has its default
+def check_continued(what: str, before: dict[str, Any], settings: Settings) -> None:
+    """Raises SettingsError unless settings are those that a search or training was started with, or a larger budget."""
+    stored = dict(leaves(parse_settings(before, what).tree()))  # a setting that is newer has its default
     given = dict(leaves(settings.tree()))
     for name in sorted(stored.keys() | given.keys()):
         if stored.get(name) == given.get(name) or name in ("store", "evaluator.table"):
@@ -163,8 +166,8 @@ def _check_continued(search_id: str, before: dict[str, Any], settings: Settings)
             continue
         remedy = "give a larger one" if name.startswith("budget") else f"keep it at {stored.get(name)}"
         raise SettingsError(
-            f"search `{search_id}` was started with {name} = {stored.get(name)}, not {given.get(name)}; "
-            f"{remedy}, or start another search with --id"
+            f"{what} was started with {name} = {stored.get(name)}, not {given.get(name)}; "
+            f"{remedy}, or start another with --id"
         )
 
 

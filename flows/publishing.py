@@ -15,8 +15,9 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from bonas_core.model import FILE_NAME, read_model
 from bonas_core.report.analysis import summary
 from bonas_core.settings import Settings
+from bonas_core.storage import Location
 from bonas_core.trials import Objective, Trial
-from tasks.tracking import HonestScore, Tracker, connect, honest_score
+from tasks.tracking import HonestScore, Pages, Tracker, connect, honest_score
 from tasks.workspace import SearchFolder
 
 _log = logging.getLogger("bonas")
@@ -71,9 +72,16 @@ class Publisher:
         """Queues how long a search that has so many trials will take from now on."""
         self._thread.submit(self._guarded, lambda: self._open_tracker().log_forecast(seconds, trials))
 
-    def close(self, trials: Sequence[Trial], state: str) -> None:
-        """Publishes the rest and the state of the search, and waits for it."""
+    def pages(self) -> Pages | None:
+        """Where people see the search in MLflow; None as long as it has not answered, and where no server shows it."""
+        tracker = self._tracker
+        return None if tracker is None else tracker.pages()
+
+    def close(self, trials: Sequence[Trial], state: str, report: Location | None) -> None:
+        """Publishes the rest, the report and the state of the search, and waits for it."""
         self.publish(trials)
+        if report is not None:
+            self._thread.submit(self._guarded, self._publish_report, report)
         self._thread.submit(self._guarded, self._set_state, list(trials), state)
         self._thread.shutdown(wait=True)
 
@@ -111,6 +119,9 @@ class Publisher:
                 tracker.score_predictor(version, score)
                 self._scores[version] = score
         tracker.log_trials([trial for trial in trials if trial.state.is_finished], self._objective)
+
+    def _publish_report(self, report: Location) -> None:
+        self._open_tracker().publish_report(report)
 
     def _set_state(self, trials: list[Trial], state: str) -> None:
         found = summary(trials, self._objective)

@@ -15,9 +15,8 @@ from bonas_core.report.analysis import summary
 from bonas_core.storage import Location, make_folder
 from bonas_core.trials import Objective, Trial, TrialState
 from tasks.assignment import Assignment
-from tasks.workspace import SearchFolder, searches
+from tasks.workspace import REPORT_NAME, SearchFolder, searches
 
-REPORT_NAME = "report.html"
 _SHORT = {
     "skip_connect": "skip",
     "nor_conv_1x1": "1x1",

@@ -33,11 +33,11 @@ from flows.artifacts import Artifacts
 from flows.dispatch import Dispatcher
 from flows.forecast import forecast
 from flows.interruption import raise_if_requested
-from flows.observer import current_observer
 from flows.opening import check_openable, default_id, keep_warm_start, manifest, new_uid
 from flows.publishing import Publisher
 from flows.recovery import mark_dead_runs
 from flows.reporting import short_form, write_search_report
+from flows.runlog import watching
 from tasks.outage import is_outage, reason_of, wait_for_server
 from tasks.stages import (
     embed,
@@ -112,7 +112,7 @@ def _mark_dead_runs(folder: SearchFolder) -> None:
     try:
         mark_dead_runs(folder.path)
     except Exception as error:  # how runs look in Prefect stops no search
-        current_observer().warning(f"Prefect: {reason_of(error)}; runs of an earlier process may still look alive")
+        watching().warning(f"Prefect: {reason_of(error)}; runs of an earlier process may still look alive")
 
 
 class Allowance:
@@ -142,7 +142,7 @@ class SearchRun:
         self.folder = folder
         self.problem = problem
         self.settings = settings
-        self.observer = current_observer()
+        self.observer = watching()
         uid = folder.read()["uid"] if folder.exists() else new_uid()
         self.publisher = Publisher(folder, settings, uid, problem.space.name, problem.objective, self.observer.warning)
         if not folder.exists():
@@ -154,7 +154,7 @@ class SearchRun:
         self.clear()
         self.rule = StopRule(problem)
         self.dispatcher = Dispatcher(problem, folder, self.observer)
-        self.artifacts = Artifacts(folder.id, problem.objective, settings.budget.trials)
+        self.artifacts = Artifacts(folder.id, problem.objective, settings.budget.trials, self.publisher.pages)
         self._outages = self._rows_then = 0
         self.observer.started(folder.id, settings, self.log)
         self.forecast()
@@ -263,11 +263,15 @@ class SearchRun:
         self.observer.trial_finished(trial)
 
     def close(self, state: str) -> None:
-        """Publishes what is left, writes the report, leaves the last artifacts."""
+        """Writes the report, publishes what is left, leaves the last artifacts."""
         self.observer.stage("publishing")
-        self.publisher.close(self.log.rows, state)
-        if self.log.rows:
-            report = write_search_report(self.folder, self.problem, self.log.rows, state)
+        report = None
+        try:
+            if self.log.rows:
+                report = write_search_report(self.folder, self.problem, self.log.rows, state)
+        finally:
+            self.publisher.close(self.log.rows, state, report)
+        if report is not None:
             try:
                 self.artifacts.close(self.log, report)
             except Exception as error:

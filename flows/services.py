@@ -183,8 +183,9 @@ def running(port: int, mlflow_port: int, slots: int, workers: bool = True) -> It
                 started.start()
             _await_answer(f"{api}/health", servers[0])
             deploy(slots, None)
-            _await_answer(f"http://{_HOST}:{mlflow_port}/health", servers[1])
-            write_whole(services_file(), json.dumps({"prefect_api_url": api}).encode())
+            pages = f"http://{_HOST}:{mlflow_port}"
+            _await_answer(f"{pages}/health", servers[1])
+            write_whole(services_file(), json.dumps({"prefect_api_url": api, "mlflow_url": pages}).encode())
             if workers:
                 for pool, limit in ((FLOW_POOL, 10), (TRIAL_POOL, slots)):
                     command = [*prefect, "worker", "start", "--pool", pool, "--limit", str(limit)]

@@ -173,6 +173,18 @@ def _try_all(paths: Sequence[Path]) -> tuple[int, ...]:
     return tuple(locked)
 
 
+@contextmanager
+def place_here(settings: Settings, holder: str, stopped: Callable[[], None] = lambda: None) -> Iterator[Slot]:
+    """Takes a slot for a training in this process; where there are no GPUs it need not wait, since the CPU of this
+    process is its search's own."""
+    slots = slots_for(settings)
+    if slots[0].gpu is None:
+        yield slots[0]
+        return
+    with taken(slots, holder, stopped=stopped) as (slot, _):
+        yield slot
+
+
 def _try(path: Path) -> int | None:
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
     try:

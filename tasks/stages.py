@@ -7,7 +7,7 @@ history is the only state of a search.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from contextlib import nullcontext, suppress
+from contextlib import suppress
 from threading import Event
 
 from prefect import task
@@ -24,7 +24,7 @@ from bonas_core.storage import Location, make_folder, remove_file
 from bonas_core.strategy import Proposal, Strategy
 from bonas_core.trials import Trial, Trials, TrialState
 from tasks.assignment import Assignment
-from tasks.slots import slots_for, taken
+from tasks.slots import place_here
 from tasks.supervisor import Heard, ignore, train_in_own_process
 
 
@@ -139,12 +139,8 @@ def train_here(problem: Problem, trial: Trial, checkpoints: Location, heard: Hea
         heard({"event": "attempt", "attempt": attempt})
 
     settings = problem.settings
-    slots = slots_for(settings)
-    holder = f"trial {trial.trial} of {checkpoints.parent.parent.name}"
     stopped()
-    # the CPU of this process is this search's own
-    place = taken(slots, holder, stopped=stopped) if slots[0].gpu else nullcontext((slots[0], ()))
-    with place as (slot, _):
+    with place_here(settings, f"trial {trial.trial} of {checkpoints.parent.parent.name}", stopped) as slot:
         make_folder(checkpoints)
         return unless_failed(
             search.evaluate_with_retries(

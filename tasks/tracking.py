@@ -10,8 +10,8 @@ import math
 import os
 import re
 import time
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -26,12 +26,13 @@ from bonas_core.report.analysis import honest_correlation
 from bonas_core.settings import Settings, leaves
 from bonas_core.storage import Location, local_folder
 from bonas_core.trials import Objective, Trial
-from tasks.workspace import default_tracking_uri, home
+from tasks.workspace import REPORT_NAME, default_tracking_uri, home, local_service
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
 ARTIFACT_FOLDER = "predictor"
+_REPORT_FOLDER = "report"
 CHAMPION = "champion"
 _SEARCH_TAG = "bonas.search"
 _PREDICTOR_TAG = "bonas.predictor"
@@ -70,6 +71,30 @@ def connect(uri: str | None) -> MlflowClient:
     return MlflowClient(tracking_uri=uri, registry_uri=uri)
 
 
+def experiment(client: MlflowClient, name: str) -> str:
+    """Id of the experiment of a name, which is made where there is none.
+
+    Raises:
+        SettingsError: it was deleted.
+    """
+    from mlflow.exceptions import MlflowException
+
+    found = client.get_experiment_by_name(name)
+    if found is not None:
+        if found.lifecycle_stage == "deleted":
+            raise SettingsError(f"tracking.experiment `{name}` was deleted in MLflow; restore it or name another")
+        return str(found.experiment_id)
+    local = urlsplit(client.tracking_uri).scheme.startswith("sqlite")
+    place = (home() / "mlartifacts" / name).as_uri() if local else None
+    try:
+        return str(client.create_experiment(name, artifact_location=place))
+    except MlflowException:  # another search made it in the meantime
+        found = client.get_experiment_by_name(name)
+        if found is None:
+            raise
+        return str(found.experiment_id)
+
+
 def _make_local_store() -> None:
     """Makes the local store's database, whole or not at all: MLflow cannot go on with one that was only begun."""
     path = home() / "mlflow.db"
@@ -101,6 +126,25 @@ class HonestScore:
         return math.tanh(z - 1 / math.sqrt(self.trials - 3))
 
 
+@dataclass(frozen=True)
+class Pages:
+    """Where people see a search in MLflow's UI."""
+
+    run: str
+    report: str
+    """Of the run, once the report is published."""
+    models: str
+    """Predictors of the space."""
+
+
+def _ui(uri: str) -> str | None:
+    """Address of MLflow's UI for a tracking store; None for a database that no server of ours shows."""
+    parts = urlsplit(uri)
+    if parts.scheme in ("http", "https"):
+        return parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl().rstrip("/")  # without a password
+    return local_service("mlflow_url") if uri == default_tracking_uri() else None
+
+
 def honest_score(trials: Sequence[Trial]) -> HonestScore | None:
     """Score of the predictor that proposed these trials, or None where they are fewer than 5 or do not vary."""
     found = honest_correlation(trials)
@@ -118,10 +162,19 @@ class Tracker:
         self.search_id = search_id
         self._uid = uid
         self.uri: str = client.tracking_uri
-        self.experiment_id = self._experiment(settings.tracking.experiment or f"bonas-{space}")
+        self.experiment_id = experiment(client, settings.tracking.experiment or f"bonas-{space}")
         self.run_id = self._parent(settings)
         self._published = self._known_predictors()
         self._logged = self._logged_trials()  # by number: in asynchronous mode they end in any order
+
+    def pages(self) -> Pages | None:
+        """Where people see the search, or None where no server shows it."""
+        ui = _ui(self.uri)
+        if ui is None:
+            return None
+        run = f"{ui}/#/experiments/{self.experiment_id}/runs/{self.run_id}"
+        report = f"{run}/artifacts/{_REPORT_FOLDER}/{REPORT_NAME}"
+        return Pages(run, report, f"{ui}/#/models/{registered_name(self.space)}")
 
     def is_published(self, version: str) -> bool:
         """Whether a predictor is registered already."""
@@ -217,6 +270,11 @@ class Tracker:
         """Logs how long the search was expected to take when it had so many trials."""
         self.client.log_metric(self.run_id, "expected_s", seconds, step=trials)
 
+    def publish_report(self, path: Location) -> None:
+        """Puts the report beside the parent run, in place of an earlier one."""
+        with local_folder(path.parent) as folder:
+            self.client.log_artifact(self.run_id, str(folder / path.name), _REPORT_FOLDER)
+
     def set_state(self, state: str, figures: dict[str, float]) -> None:
         """Sets the parent run's status and closing figures."""
         from mlflow.entities import Metric
@@ -225,24 +283,6 @@ class Tracker:
         self.client.log_batch(self.run_id, [Metric(key, value, now, 0) for key, value in figures.items()])
         status = {"finished": "FINISHED", "failed": "FAILED"}.get(state, "KILLED")
         self.client.set_terminated(self.run_id, status)
-
-    def _experiment(self, name: str) -> str:
-        from mlflow.exceptions import MlflowException
-
-        found = self.client.get_experiment_by_name(name)
-        if found is not None:
-            if found.lifecycle_stage == "deleted":
-                raise SettingsError(f"tracking.experiment `{name}` was deleted in MLflow; restore it or name another")
-            return str(found.experiment_id)
-        local = urlsplit(self.uri).scheme.startswith("sqlite")
-        place = (home() / "mlartifacts" / name).as_uri() if local else None
-        try:
-            return str(self.client.create_experiment(name, artifact_location=place))
-        except MlflowException:  # another search made it in the meantime
-            found = self.client.get_experiment_by_name(name)
-            if found is None:
-                raise
-            return str(found.experiment_id)
 
     def _nested_run(self, model: PredictorModel) -> Any:
         """The run of a predictor: the one that a killed process began, or a new one."""
@@ -319,9 +359,7 @@ def register_predictor(client: MlflowClient, model: PredictorModel, alias: str) 
         if found.tags.get(_PREDICTOR_TAG) == model.fitted.version
     ]
     if not made:
-        experiment = client.get_experiment_by_name(registered)
-        experiment_id = experiment.experiment_id if experiment else client.create_experiment(registered)
-        run = client.create_run(experiment_id, run_name=f"{alias} on {model.fitted.trained_on} cells")
+        run = client.create_run(experiment(client, registered), run_name=f"{alias} on {model.fitted.trained_on} cells")
         with TemporaryDirectory() as folder:
             model.write(Path(folder) / FILE_NAME)
             client.log_artifact(run.info.run_id, str(Path(folder) / FILE_NAME), ARTIFACT_FOLDER)
@@ -339,6 +377,22 @@ def load_registered(client: MlflowClient, uri: str) -> PredictorModel:
     Raises:
         ModelError: there is none, or it is not a predictor of ours.
     """
+    with downloaded(client, uri, "run a search of that space first") as folder:
+        return read_model(folder / FILE_NAME)
+
+
+@contextmanager
+def downloaded(client: MlflowClient, uri: str, remedy: str) -> Iterator[Path]:
+    """A copy of the files of a model version, `models:/NAME@ALIAS` or `models:/NAME/VERSION`.
+
+    Args:
+        client: of the tracking server.
+        uri: names the version.
+        remedy: what to do if there is none.
+
+    Raises:
+        ModelError: there is none, or it cannot be had.
+    """
     from mlflow.artifacts import download_artifacts
     from mlflow.exceptions import MlflowException
 
@@ -354,8 +408,8 @@ def load_registered(client: MlflowClient, uri: str) -> PredictorModel:
             local = download_artifacts(source, dst_path=folder, tracking_uri=client.tracking_uri)
         except (MlflowException, OSError, ValueError) as error:
             reason = str(error).splitlines()[0]
-            raise ModelError(f"model `{uri}` cannot be had ({reason}); run a search of that space first") from None
-        return read_model(Path(local) / FILE_NAME)
+            raise ModelError(f"model `{uri}` cannot be had ({reason}); {remedy}") from None
+        yield Path(local)
 
 
 def _champion(client: MlflowClient, registered: str) -> Any:

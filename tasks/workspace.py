@@ -25,6 +25,9 @@ from bonas_core.trials import Objective
 
 SEARCH_FILE = "search.json"
 STATE_FILE = "state.json"
+TRAINING_FILE = "training.json"
+"""What a folder of final trainings has in place of a search file; see `tasks/training_folder.py`."""
+REPORT_NAME = "report.html"
 DISPATCH_FOLDER = "dispatch"
 SCHEMA = 1
 _UID = re.compile(r"[A-Za-z0-9-]{1,64}")
@@ -60,13 +63,21 @@ def services_file() -> Path:
     return home() / "services" / "running.json"
 
 
+def local_service(name: str) -> str | None:
+    """Address of a server that `bonas up` runs for this home: `prefect_api_url` or `mlflow_url`; None without one."""
+    if is_locked(services_file().parent):
+        with suppress(OSError, ValueError, KeyError, TypeError):
+            return str(json.loads(services_file().read_text())[name])
+    return None
+
+
 def use_local_services() -> None:
     """Points Prefect and MLflow at the home folder, unless the environment points them elsewhere; call it before
     importing either. Neither reports usage to anyone.
     """
-    if "PREFECT_API_URL" not in os.environ and is_locked(services_file().parent):  # `bonas up` runs
-        with suppress(OSError, ValueError, KeyError, TypeError):
-            os.environ["PREFECT_API_URL"] = str(json.loads(services_file().read_text())["prefect_api_url"])
+    api = None if "PREFECT_API_URL" in os.environ else local_service("prefect_api_url")
+    if api is not None:
+        os.environ["PREFECT_API_URL"] = api
     if not any(name in os.environ for name in ("PREFECT_HOME", "PREFECT_API_URL", "PREFECT_PROFILE")):
         # the embedded server: plain HTTP on loopback, so no token to ask for and no certificates to load at every round
         os.environ["PREFECT_HOME"] = str(home() / "prefect")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
@@ -22,7 +22,8 @@ _TENTHS = {"train": 6, "validation": 2, "test": 2}
 class Splits:
     """A data set in three parts that share no image.
 
-    A training sees `train`, a search is told the accuracy on `validation`, and `test` is only reported.
+    A training sees `train`, a search is told the accuracy on `validation`, and `test` is only reported. For final
+    trainings `validation` may be empty.
 
     Raises:
         SettingsError: a part does not hold images and labels as described below.
@@ -43,7 +44,7 @@ class Splits:
     def __post_init__(self) -> None:
         for part in ("train", "validation", "test"):
             images, labels = getattr(self, part)
-            if images.dtype != self._dtype or images.ndim != 4 or not len(images):
+            if images.dtype != self._dtype or images.ndim != 4 or not (len(images) or part == "validation"):
                 raise SettingsError(
                     f"data `{self.name}`: {part} images are {images.dtype} {tuple(images.shape)}; make them "
                     f"{str(self._dtype).removeprefix('torch.')} (n, channels, height, width) with n > 0"
@@ -78,6 +79,12 @@ class Splits:
         mean, std = (torch.tensor(one, device=images.device).reshape(-1, 1, 1) for one in (self.mean, self.std))
         return (images / 255).sub_(mean).div_(std)
 
+    def joined(self) -> Splits:
+        """The same data with the images to validate among those to train on."""
+        train = tuple(torch.cat(pair) for pair in zip(self.train, self.validation, strict=True))
+        nothing = tuple(tensor[:0] for tensor in self.validation)
+        return replace(self, train=(train[0], train[1]), validation=(nothing[0], nothing[1]))
+
     @cached_property
     def fingerprint(self) -> str:
         """SHA-256 over the number of classes and the shapes and bytes of all arrays, in the order of the splits."""
@@ -96,7 +103,8 @@ def load(name: str, validation: int | None = None, train: int | None = None) -> 
 
     Args:
         name: what a name or `module:function` stands for takes no arguments and returns `Splits`.
-        validation: images of the training set that a prepared file holds out; by default a tenth.
+        validation: images of the training set that a prepared file holds out, by default a tenth; 0 trains on what is
+            held out as well, of any data set.
         train: images of it to train on; by default all others.
 
     Raises:
@@ -113,6 +121,8 @@ def load(name: str, validation: int | None = None, train: int | None = None) -> 
         raise SettingsError(
             f"data `{name}` returns {type(splits).__name__}; return bonas_core.evaluators.datasets.Splits"
         )
+    if validation == 0 and train is None:
+        return splits.joined()
     if validation is not None or train is not None:
         raise SettingsError(
             f"data `{name}` is split already; leave out evaluator.validation_images and evaluator.train_images"

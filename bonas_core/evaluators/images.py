@@ -111,7 +111,7 @@ def split(images: ImageSet, validation: int | None = None, train: int | None = N
 
     Args:
         images: the data set.
-        validation: images held out; by default a tenth.
+        validation: images held out; by default a tenth. None for final trainings: 0.
         train: images to train on; by default all others.
 
     Raises:
@@ -120,9 +120,9 @@ def split(images: ImageSet, validation: int | None = None, train: int | None = N
     count = len(images.train_labels)
     held_out = count // 10 if validation is None else validation
     kept = count - held_out if train is None else train
-    if held_out < 1 or kept < 1 or held_out + kept > count:
+    if held_out < 0 or kept < 1 or held_out + kept > count:
         raise SettingsError(
-            f"data `{images.name}`: {held_out} images to validate and {kept} to train on are not 1 or more each of its "
+            f"data `{images.name}`: {held_out} images to validate and {kept} to train on are not parts of its "
             f"{count}; change evaluator.validation_images or evaluator.train_images"
         )
     rng = np.random.RandomState(0)  # unlike default_rng, its streams never change between numpy versions

@@ -17,7 +17,7 @@ import json
 import math
 import pickle
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass, replace
 from functools import partial
@@ -52,6 +52,7 @@ _RECIPE = 1  # raised whenever the code below would train differently with the s
 _SCORED_AT_ONCE = 1024  # images
 _DRAWS = 1  # tells the stream of augmentation and network from that of the order of images
 _FIGURES = ("objective", "train_loss", "validation_loss")  # what progress and a checkpoint hold of an epoch
+_UNVALIDATED = ("train_loss",)  # the same, where no images are held out
 
 
 Fitted = tuple[nn.Module, dict[str, float], float | None]
@@ -121,6 +122,9 @@ class Estimate:
 
 class TrainingEvaluator:
     """Trains every architecture with SGD on images and finds the validation accuracy after the last epoch.
+
+    Where no images are held out to validate, as in final trainings, the objective is the accuracy on the test images,
+    which is found once, after the last epoch: no search may be given such an evaluator.
 
     Cross-entropy, momentum, a learning rate that changes step by step, weight decay on all parameters. By default the
     recipe of NAS-Bench-201 in small, without augmentation; the settings of DARTS are the preset `cifar10-bonas`. A
@@ -229,7 +233,15 @@ class TrainingEvaluator:
         kind = self._network_settings.pop("kind", None) or space.name
         self._make_network = _network_factory(kind, self._network_settings)
         duration = "1 epoch" if epochs == 1 else f"{epochs} epochs"
-        self.objective = f"{self._data.name} validation accuracy after {duration}, one run"
+        is_validated = len(self._data.validation[1]) > 0
+        if not is_validated and validation_images != 0:
+            raise SettingsError(
+                f"data `{self._data.name}`: no images are held out to validate; hold some out, or say so with "
+                "evaluator.validation_images=0"
+            )
+        self._figures = _FIGURES if is_validated else _UNVALIDATED
+        part = "validation" if is_validated else "test"
+        self.objective = f"{self._data.name} {part} accuracy after {duration}, one run"
         recipe = {
             "version": _RECIPE,
             "data": self._data.fingerprint,
@@ -257,6 +269,11 @@ class TrainingEvaluator:
         recipe |= {name: value for name, (value, usual) in later.items() if value != usual}
         self.fingerprint = hashlib.sha256(json.dumps(recipe, sort_keys=True).encode()).hexdigest()
 
+    @property
+    def data(self) -> Splits:
+        """What it trains on, and is scored on."""
+        return self._data
+
     def evaluate(self, architecture: Architecture, context: EvaluationContext) -> Outcome:
         """Trains one architecture; see `train`."""
         return self.train(architecture, context).outcome
@@ -266,7 +283,7 @@ class TrainingEvaluator:
 
         Progress and metrics hold `train_loss` (mean over the last epoch, while it ran) and `validation_loss`;
         progress holds the accuracy so far as `objective` and the speed as `images_per_second`, metrics the accuracy on
-        the test images as `test`.
+        the test images as `test`. Without images to validate there is neither `validation_loss` nor an accuracy so far.
 
         Raises:
             TrainingDivergedError: a loss is infinite or not a number.
@@ -280,7 +297,8 @@ class TrainingEvaluator:
             else:
                 network, figures, speed = self._fit_in_team(architecture, context)
         metrics = {name: figure for name, figure in figures.items() if name != "objective"}
-        return Trained(network, Outcome(figures["objective"], metrics, self._epochs, parameters(network), speed))
+        objective = figures.get("objective", figures["test"])
+        return Trained(network, Outcome(objective, metrics, self._epochs, parameters(network), speed))
 
     def estimate(self, architecture: Architecture, device: str = "cpu", steps: int = 3) -> Estimate:
         """Times the first steps of a training, after one to warm up, and the scoring of a batch; keeps nothing of them.
@@ -298,8 +316,9 @@ class TrainingEvaluator:
         network, optimiser = self._start(architecture, 0, device)
         called = self._called(network, device, alone)
         train = Source(self._data.train, device)
-        few = min(self._batch_size, len(self._data.validation[1]), _SCORED_AT_ONCE)
-        scored = Source((self._data.validation[0][:few], self._data.validation[1][:few]), device)
+        held_out = self._data.validation if len(self._data.validation[1]) else self._data.test
+        few = min(self._batch_size, len(held_out[1]), _SCORED_AT_ONCE)
+        scored = Source((held_out[0][:few], held_out[1][:few]), device)
 
         def seconds(steps: int) -> float:
             """Of so many steps."""
@@ -328,6 +347,7 @@ class TrainingEvaluator:
 
     def _fit_in_team(self, architecture: Architecture, context: EvaluationContext) -> Fitted:
         """As `_fit`, in processes of their own."""
+        # bytes between this process and its own children, as multiprocessing sends all its arguments; never from a file
         task = pickle.dumps((self, architecture, replace(context, progress=no_progress)))
         weights, figures, speed = run(
             self._processes, context.device, _fit_as_member, task, lambda told: context.progress(*told)
@@ -365,7 +385,9 @@ class TrainingEvaluator:
         identity = {"recipe": self.fingerprint, "architecture": architecture.key, "seed": str(context.seed)}
         path = None if context.checkpoints is None else context.checkpoints / CHECKPOINT
         speed: float | None = None
-        done, figures = (0, {}) if path is None else _restore(path, identity, self._epochs, network, optimiser)
+        done, figures = (
+            (0, {}) if path is None else _restore(path, identity, self._epochs, network, optimiser, self._figures)
+        )
         train, validation, test = (
             Source(pair, device) for pair in (self._data.train, self._data.validation, self._data.test)
         )
@@ -376,14 +398,15 @@ class TrainingEvaluator:
             train_loss = self._train(network, called, optimiser, train, epoch, context.seed, team)
             seconds += time.perf_counter() - begin
             speed = (epoch - done) * len(train) / seconds
-            validation_loss, accuracy = self._score(network, validation, team)
+            validation_loss, accuracy = self._score(network, validation, team) if len(validation) else (0.0, 0.0)
             for name, loss in (("training", train_loss), ("validation", validation_loss)):
                 if not math.isfinite(loss):
                     raise TrainingDivergedError(
                         f"architecture `{architecture.text}`: the {name} loss is {loss} in epoch {epoch} of "
                         f"{self._epochs}; lower evaluator.learning_rate ({self._learning_rate})"
                     )
-            figures = dict(zip(_FIGURES, (accuracy, train_loss, validation_loss), strict=True))
+            found = dict(zip(_FIGURES, (accuracy, train_loss, validation_loss), strict=True))
+            figures = {name: found[name] for name in self._figures}
             if team.rank == 0:
                 if path is not None:
                     _save(path, {**identity, "epoch": epoch, **figures}, network, optimiser)
@@ -538,7 +561,12 @@ def _copies(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def _restore(
-    path: Path, identity: Mapping[str, str], epochs: int, network: nn.Module, optimiser: torch.optim.SGD
+    path: Path,
+    identity: Mapping[str, str],
+    epochs: int,
+    network: nn.Module,
+    optimiser: torch.optim.SGD,
+    names: Sequence[str] = _FIGURES,
 ) -> tuple[int, dict[str, float]]:
     """Takes up a checkpoint of the same training: epochs done and figures of the last.
 
@@ -549,7 +577,7 @@ def _restore(
             metadata = file.metadata() or {}
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
         epoch = int(metadata["epoch"])
-        figures = {name: float(metadata[name]) for name in _FIGURES}
+        figures = {name: float(metadata[name]) for name in names}
     except (OSError, SafetensorError, KeyError, ValueError):
         return 0, {}
     required = _forms({f"network.{name}": tensor for name, tensor in network.state_dict().items()})

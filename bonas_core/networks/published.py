@@ -6,15 +6,19 @@ blocks. Where a paper's own code concatenates an input it is concatenated here t
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from types import MappingProxyType
 
 import torch
 
-from bonas_core.errors import InputError
+from bonas_core.architecture import Architecture
+from bonas_core.errors import InputError, InvalidArchitectureError
 from bonas_core.networks.nasnet import CellNetwork, Cells, cifar_network, imagenet_network, nasnet_mobile_network
-from bonas_core.spaces.nasnet import Cell
+from bonas_core.spaces.base import SearchSpace
+from bonas_core.spaces.nasnet import Cell, NASNet, cell_graph, format_cells
 
 IMAGES = MappingProxyType({"cifar10": (3, 32, 32), "imagenet": (3, 224, 224)})
 """Channels, height and width."""
@@ -63,6 +67,26 @@ def published(name: str) -> Published:
     if name not in PUBLISHED:
         raise InputError(f"cell `{name}` is unknown; use one of {', '.join(PUBLISHED)}")
     return PUBLISHED[name]
+
+
+def architecture_of(space: SearchSpace, text: str) -> Architecture:
+    """A cell by its text in a space, or a published one by its name or as `format_cells` prints it.
+
+    A published cell is of the space where it fits in there, and a graph of its own where it does not.
+
+    Raises:
+        InputError: it is neither.
+    """
+    for name, cell in PUBLISHED.items():
+        cells = (cell.normal,) if cell.normal == cell.reduction else cell.cells
+        if text in (name, format_cells(cells)):
+            with suppress(InvalidArchitectureError):
+                if isinstance(space, NASNet):
+                    return space.architecture(space.from_cells(cell.cells if space.cells == 2 else cells))
+            return cell_graph(cells)
+    if re.fullmatch(r"[A-Za-z][\w-]*", text):
+        published(text)
+    return space.architecture(space.parse([text])[0])
 
 
 def published_network(name: str, dataset: str, *, generator: torch.Generator, own: bool = False) -> CellNetwork:

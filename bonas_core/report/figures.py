@@ -1,4 +1,4 @@
-"""Figures of a report as inline SVG, drawn without pyplot: nothing global is left changed.
+"""Figures of a report as inline SVG, and of a model card as PNG, drawn without pyplot: nothing global is left changed.
 
 Colours are those of Okabe and Ito, which people with any colour vision can tell apart.
 """
@@ -8,7 +8,8 @@ from __future__ import annotations
 import html
 import io
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import matplotlib as mpl
@@ -205,7 +206,45 @@ _COLUMN, _ROW, _HEIGHT = 0.62, 0.56, 0.32  # inches: gap between columns, distan
 
 def cell(architecture: Architecture, vocabulary: Sequence[str], description: str) -> str:
     """An architecture as a graph from left to right; `none` operations and what they feed are dim."""
+    return _svg("cell", description, _cell_figure(architecture, vocabulary))
 
+
+def cell_image(architecture: Architecture, vocabulary: Sequence[str]) -> bytes:
+    """The same as PNG."""
+    return _png(_cell_figure(architecture, vocabulary))
+
+
+def training_curve(curve: Mapping[int, Mapping[str, float]]) -> bytes:
+    """Losses, and accuracy where images were held out, after every epoch, as PNG.
+
+    Args:
+        curve: by epoch, the figures that a training reports as its progress.
+    """
+
+    def draw() -> Figure:
+        epochs = sorted(curve)
+        has_accuracy = bool(epochs) and "objective" in curve[epochs[-1]]
+        figure = Figure(figsize=(7.5, 5.4 if has_accuracy else 3.2), layout="constrained")
+        panels = figure.subplots(2 if has_accuracy else 1, 1, sharex=True, squeeze=False)[:, 0]
+        lines = [(panels[0], "train_loss", BLUE, "training"), (panels[0], "validation_loss", VERMILLION, "validation")]
+        lines += [(panels[-1], "objective", VERMILLION, "validation")] if has_accuracy else []
+        for panel, name, colour, label in lines:
+            found = [(epoch, curve[epoch][name]) for epoch in epochs if name in curve[epoch]]
+            if found:
+                marker = "o" if len(found) == 1 else None
+                panel.plot(*zip(*found, strict=True), color=colour, label=label, marker=marker)
+        panels[0].set_ylabel("loss")
+        panels[0].legend(loc="upper right", fontsize=9)
+        if has_accuracy:
+            panels[-1].set_ylabel("accuracy (%)")
+        panels[-1].set_xlabel("epochs")
+        panels[-1].xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
+        return figure
+
+    return _png(draw)
+
+
+def _cell_figure(architecture: Architecture, vocabulary: Sequence[str]) -> Callable[[], Figure]:
     def draw() -> Figure:
         labels = [_shortened(operation) for operation in architecture.operations]
         found = layout(architecture)
@@ -257,7 +296,7 @@ def cell(architecture: Architecture, vocabulary: Sequence[str], description: str
             axes.text(x, y, label, ha="center", va="center", color="#8a8a8a" if dim else _INK, zorder=4)
         return figure
 
-    return _svg("cell", description, draw)
+    return draw
 
 
 def _route(points: Sequence[Point], half: float) -> Path:
@@ -289,12 +328,26 @@ def _shortened(text: str, limit: int = 24) -> str:
     return text if len(text) <= limit else text[: limit - 1] + "…"
 
 
-def _svg(name: str, description: str, draw: Callable[[], Figure]) -> str:
-    """Draws a figure as an SVG element to put into a page; equal figures are equal texts."""
+@contextmanager
+def _own_style() -> Iterator[None]:
     with mpl.rc_context():
         mpl.rcdefaults()
         mpl.rcParams.update(_STYLE)
-        buffer = io.StringIO()
+        yield
+
+
+def _png(draw: Callable[[], Figure]) -> bytes:
+    """Draws a figure as a file; equal figures are equal bytes."""
+    buffer = io.BytesIO()
+    with _own_style():
+        draw().savefig(buffer, format="png", metadata={"Software": None})
+    return buffer.getvalue()
+
+
+def _svg(name: str, description: str, draw: Callable[[], Figure]) -> str:
+    """Draws a figure as an SVG element to put into a page; equal figures are equal texts."""
+    buffer = io.StringIO()
+    with _own_style():
         metadata = {"Creator": None, "Date": None, "Format": None, "Type": None}
         draw().savefig(buffer, format="svg", transparent=True, metadata=metadata)
     text = buffer.getvalue()

@@ -330,7 +330,7 @@ def read_cells(text: str, example: str = _EXAMPLE) -> list[Cell]:
     """What a text spells, as far as it has the form of cells: any operations, any number of terms and blocks.
 
     Args:
-        text: as `NASNet.format` prints cells.
+        text: as `NASNet.format` prints cells; or as `format_cells` does.
         example: a text of the right form, for messages.
 
     Raises:
@@ -339,7 +339,8 @@ def read_cells(text: str, example: str = _EXAMPLE) -> list[Cell]:
     cells = []
     for cell_text in text.strip().split(";"):
         blocks = []
-        for number, group in enumerate(cell_text.split("+")):
+        blocks_text, _, concat = cell_text.partition(">")
+        for number, group in enumerate(blocks_text.split("+")):
             terms = []
             for item in group.strip().strip("|").split("|"):
                 match = re.fullmatch(r"(\w+)~(\d{1,3})", item)
@@ -349,8 +350,44 @@ def read_cells(text: str, example: str = _EXAMPLE) -> list[Cell]:
                     )
                 terms.append((match[1], int(match[2])))
             blocks.append(tuple(terms))
-        cells.append(Cell(tuple(blocks), tuple(range(2, len(blocks) + 2))))
+        if concat and not re.fullmatch(r"\d{1,3}(,\d{1,3})*", concat):
+            raise InvalidArchitectureError(
+                f"cell `{text}`: `>{concat}` does not say which sources are concatenated; write them as `>2,3,5`"
+            )
+        sources = map(int, concat.split(",")) if concat else range(2, len(blocks) + 2)
+        cells.append(Cell(tuple(blocks), tuple(sources)))
     return cells
+
+
+def format_cells(cells: Sequence[Cell]) -> str:
+    """Cells of any kind as `read_cells` reads them: as a space prints its own, and `>2,3,5` behind a cell that does not
+    concatenate all blocks."""
+    texts = []
+    for cell in cells:
+        everything = cell.concat == tuple(range(2, len(cell.blocks) + 2))
+        concat = "" if everything else ">" + ",".join(map(str, cell.concat))
+        texts.append("+".join(map(_block_text, cell.blocks)) + concat)
+    return ";".join(texts)
+
+
+def cell_graph(cells: Sequence[Cell]) -> Architecture:
+    """Cells of any kind as a graph like those of a space; its key is their text."""
+    labels: list[str] = []
+    edges: list[tuple[int, int]] = []
+    outputs: list[int] = []
+    for prefix, cell in zip(("", "reduction-"), cells, strict=False):
+        feeding = [[len(labels)], [len(labels) + 1]]  # vertices of every source
+        labels += [f"{prefix}older-input", f"{prefix}input"]
+        for block in cell.blocks:
+            vertices = range(len(labels), len(labels) + len(block))
+            for vertex, (operation, source) in zip(vertices, block, strict=True):
+                labels.append(operation)
+                edges += [(origin, vertex) for origin in feeding[source] if operation != "none"]
+            feeding.append(list(vertices))
+        outputs += [vertex for source in cell.concat for vertex in feeding[source]]
+    edges += [(vertex, len(labels)) for vertex in outputs]
+    text = format_cells(cells)
+    return Architecture((*labels, "output"), tuple(edges), text, text)
 
 
 def _block_text(block: Sequence[Term]) -> str:

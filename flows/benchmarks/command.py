@@ -24,6 +24,7 @@ def benchmarks() -> dict[str, Benchmark]:
         **{name: partial(_study, name, study) for name, study in STUDIES.items()},
         "transfer": _transfer,
         "cells": _cells,
+        "trainings": _trainings,
     }
 
 
@@ -92,6 +93,14 @@ def _cells(
     from flows.benchmarks.cells import cells
 
     return cells(folder)
+
+
+def _trainings(
+    space: str, seeds: int, methods: Sequence[str] | None, jobs: int, overrides: Sequence[str], folder: Path
+) -> str:
+    from flows.benchmarks.trainings import trainings
+
+    return trainings(space, seeds, methods, jobs, overrides, folder)
 
 
 def _written(name: str, results: Results, folder: Path) -> str:

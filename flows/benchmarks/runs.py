@@ -9,8 +9,9 @@ import os
 import time
 from collections.abc import Mapping
 from concurrent.futures import ProcessPoolExecutor, as_completed
-from multiprocessing import get_context
+from multiprocessing import get_context, parent_process
 from pathlib import Path
+from threading import Thread
 from typing import Any, Protocol
 
 import pandas as pd
@@ -63,7 +64,7 @@ def _run_missing(
         os.environ.setdefault(variable, "1")  # for the processes to come: they share the cores among them
     with (
         Progress(console=console, transient=True, disable=not console.is_terminal) as progress,
-        ProcessPoolExecutor(processes, mp_context=get_context("spawn")) as pool,
+        ProcessPoolExecutor(processes, mp_context=get_context("spawn"), initializer=_end_with_parent) as pool,
     ):
         bar = progress.add_task("jobs", total=len(jobs), completed=len(jobs) - len(missing))
         futures = {pool.submit(_execute, jobs[digest]): digest for digest in missing}
@@ -80,6 +81,18 @@ def _run_missing(
             if rows:
                 write_table(path, pa.Table.from_pylist(list(rows.values())))
             raise
+
+
+def _end_with_parent() -> None:
+    """Ends this process when the one that started it does, however that dies: its job would run beside its repeat."""
+    parent = parent_process()
+    assert parent is not None
+
+    def watch() -> None:
+        parent.join()
+        os._exit(1)
+
+    Thread(target=watch, daemon=True).start()
 
 
 def _execute(job: Job) -> dict[str, Any]:

@@ -95,6 +95,7 @@ def test_yaml_that_is_not_a_mapping(refused: Callable[..., str], tmp_path: Path)
         ("budget.stop_at=optimum", "optimum"),
         ("evaluator.kind=guess", "table, training or module:object"),
         ("evaluator.epochs=0", "evaluator.epochs"),
+        ("evaluator.validation_images=0", "leaves a search nothing to score cells by"),
         ("space=nasbench999", "`nasbench999` is unknown"),
         ("space=no.module:Space", "cannot be loaded"),
         ("space=math:pi", "space `math:pi`"),

@@ -10,6 +10,7 @@ import pytest
 import yaml
 from matplotlib.image import imread
 
+from bonas_core.errors import SettingsError
 from bonas_core.history import TrialHistory
 from bonas_core.spaces.nasbench101 import NASBench101
 from flows.benchmarks.command import run_benchmark
@@ -97,3 +98,32 @@ def test_a_search_starts_from_a_registered_predictor_and_keeps_a_copy(cells: Pat
     model.unlink()  # the copy is enough to go on
     assert _exit_code(["resume", "warm", "--trials", "14", "--store", str(store)]) == 0
     assert searched("registered", "predictor.warm_start=models:/bonas-nasbench101@champion")[:5] == cold[:5]
+
+
+def test_trainings_compares_searches_that_really_train_and_goes_on_from_their_histories(tmp_path: Path) -> None:
+    out, settings = tmp_path / "out", ["budget.trials=4", "evaluator.epochs=1", "method.initial=3", *QUICK]
+    printed = run_benchmark("trainings", "quickstart", 2, None, 1, settings, out)
+    runs = pd.read_parquet(out / "runs.parquet")
+    assert sorted(zip(runs["method"], runs["seed"], strict=True)) == [
+        (method, seed) for method in ("bonas", "random") for seed in (0, 1)
+    ]
+    assert (runs["evaluations"] == 4).all()
+    assert [max(curve) for curve in runs["curve"]] == list(runs["best"])
+    for method, rows in runs.groupby("method"):
+        assert f"| {method} | 4 | 4.0 | {rows['best'].mean():.2f} ± " in printed
+    assert imread(out / "trainings.png").size
+    # killed after the trainings and before the table: nothing is trained again
+    parts = {part: part.stat().st_mtime_ns for part in out.glob("searches/*/trials/*.parquet")}
+    (out / "runs.parquet").unlink()
+    assert run_benchmark("trainings", "quickstart", 2, None, 1, settings, out) == printed
+    assert {part: part.stat().st_mtime_ns for part in out.glob("searches/*/trials/*.parquet")} == parts
+
+
+@pytest.mark.parametrize(
+    ("space", "methods", "said"),
+    [("nasbench201", None, "trains nothing"), ("quickstart", ["best"], "`best` is unknown; use of bonas, random")],
+)
+def test_trainings_refuses_what_it_cannot_run(space: str, methods: list[str] | None, said: str, tmp_path: Path) -> None:
+    with pytest.raises(SettingsError, match=said):
+        run_benchmark("trainings", space, 1, methods, 1, [], tmp_path / "out")
+    assert not (tmp_path / "out").exists()

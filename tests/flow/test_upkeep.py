@@ -115,7 +115,15 @@ def test_every_deployment_names_a_flow_and_fits_its_parameters() -> None:
 
     deployments = yaml.safe_load((ROOT / "prefect.yaml").read_text())["deployments"]
     names = {deployment["name"] for deployment in deployments}
-    assert names == {"search", "continue-searches", "refresh-predictor", "train-trial", "rank-architectures"}
+    assert names == {
+        "search",
+        "continue-searches",
+        "refresh-predictor",
+        "train-trial",
+        "train",
+        "open-domain",
+        "rank-architectures",
+    }
     for deployment in deployments:
         flow = load_flow_from_entrypoint(deployment["entrypoint"])
         assert flow.name == deployment["name"]

@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import select
+import subprocess
+import sys
+import threading
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -47,6 +52,33 @@ def test_what_has_ended_before_an_error_is_kept(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="broken"):
         run_all(jobs(tmp_path / "log", "a", "broken", "c"), path, 1)
     assert "a" in list(pd.read_parquet(path)["name"])
+
+
+@dataclass(frozen=True)
+class Stay:
+    """A job that names its process and stays until that is ended."""
+
+    fifo: Path
+
+    def execute(self) -> dict[str, Any]:
+        self.fifo.write_text(str(os.getpid()))
+        threading.Event().wait()
+        raise AssertionError
+
+
+def test_a_killed_benchmark_leaves_no_job_behind(tmp_path: Path) -> None:
+    fifo = tmp_path / "fifo"
+    os.mkfifo(fifo)
+    code = "import sys, pathlib; from tests.unit.test_benchmark_runs import *; "
+    code += "run_all({'a': Stay(pathlib.Path(sys.argv[1]))}, pathlib.Path(sys.argv[2]), 1)"
+    command = [sys.executable, "-c", code, str(fifo), str(tmp_path / "runs.parquet")]
+    benchmark = subprocess.Popen(command, cwd=Path(__file__).parents[2])
+    job = int(fifo.read_text())  # waits until the job runs
+    descriptor = os.pidfd_open(job)
+    benchmark.kill()
+    benchmark.wait()
+    ended, _, _ = select.select([descriptor], [], [], 60)
+    assert ended
 
 
 def test_a_file_that_is_no_parquet_is_left_alone(tmp_path: Path) -> None:

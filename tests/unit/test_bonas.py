@@ -481,3 +481,25 @@ def test_a_sampler_learns_nothing_before_there_is_anything_to_learn_from():
 def test_samplers_that_learn_nothing_have_no_state():
     assert not strategy().sampler_learns
     assert strategy(sampler=TINY).sampler_learns
+
+
+def test_what_was_embedded_before_changes_no_proposal(monkeypatch: pytest.MonkeyPatch):
+    """Blocks of trials are embedded once; a process that starts later must make the same proposals."""
+    monkeypatch.setattr("bonas_core.bonas._KEPT", 8)
+    counted: list[int] = []
+    embed = GCN.embed
+    monkeypatch.setattr(
+        GCN, "embed", lambda self, weights, graphs: (counted.append(len(graphs)), embed(self, weights, graphs))[1]
+    )
+    grown = strategy(retrain_every=40)
+    for count in range(20, 30):
+        trials = some_trials(count)
+        proposed = figures(grown.propose(trials, 1, 0))
+        assert figures(strategy(retrain_every=40).propose(trials, 1, 0)) == proposed
+    counted.clear()
+    grown.propose(some_trials(30), 1, 0)
+    assert sum(counted) - 60 == 30 % 8
+    grown.propose(some_trials(20), 1, 0)  # fewer trials than it knows
+    assert figures(grown.propose(some_trials(20), 1, 0)) == figures(
+        strategy(retrain_every=40).propose(some_trials(20), 1, 0)
+    )

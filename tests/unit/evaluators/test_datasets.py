@@ -72,7 +72,6 @@ def test_data_that_cannot_be_found_are_refused_with_the_remedy(name: str, messag
     [
         (torch.zeros(4, 1, 8, 8, dtype=torch.float64), torch.zeros(4, dtype=torch.int64), "make them float32"),
         (torch.zeros(4, 64), torch.zeros(4, dtype=torch.int64), "make them float32"),
-        (torch.zeros(0, 1, 8, 8), torch.zeros(0, dtype=torch.int64), "with n > 0"),
         (torch.zeros(4, 1, 9, 9), torch.zeros(4, dtype=torch.int64), "give all the same shape"),
         (torch.zeros(4, 1, 8, 8), torch.zeros(3, dtype=torch.int64), "one per image"),
         (torch.zeros(4, 1, 8, 8), torch.zeros(4), "must be int64"),
@@ -82,3 +81,19 @@ def test_data_that_cannot_be_found_are_refused_with_the_remedy(name: str, messag
 def test_splits_of_the_wrong_form_are_refused(images: Tensor, labels: Tensor, message: str) -> None:
     with pytest.raises(SettingsError, match=message):
         Splits("mine", 10, DIGITS.train, (images, labels), DIGITS.test)
+
+
+def test_there_are_images_to_train_on_and_to_test_with() -> None:
+    nothing = DIGITS.train[0][:0], DIGITS.train[1][:0]
+    for train, test in ((nothing, DIGITS.test), (DIGITS.train, nothing)):
+        with pytest.raises(SettingsError, match="with n > 0"):
+            Splits("mine", 10, train, DIGITS.validation, test)
+
+
+def test_what_is_held_out_can_be_trained_on_as_well_of_any_data() -> None:
+    parts, joined = load("digits"), load("digits", 0)
+    assert torch.equal(joined.train[0], torch.cat([parts.train[0], parts.validation[0]]))
+    assert torch.equal(joined.train[1], torch.cat([parts.train[1], parts.validation[1]]))
+    assert joined.validation[0].shape == (0, 1, 8, 8)
+    assert torch.equal(joined.test[0], parts.test[0])
+    assert joined.fingerprint != parts.fingerprint

@@ -63,7 +63,7 @@ def rows_of(part: tuple[torch.Tensor, torch.Tensor]) -> list[int]:
     return rows
 
 
-@pytest.mark.parametrize(("validation", "train"), [(None, None), (40, None), (12, 80), (119, 1)])
+@pytest.mark.parametrize(("validation", "train"), [(None, None), (40, None), (12, 80), (119, 1), (0, None)])
 def test_the_training_set_is_split_by_class_and_the_test_set_is_kept(validation: int | None, train: int | None) -> None:
     splits = split(IMAGES, validation, train)
     held_out, trained = rows_of(splits.validation), rows_of(splits.train)
@@ -82,7 +82,7 @@ def test_smaller_parts_are_parts_of_larger_ones() -> None:
     assert rows_of(few.train) == rows_of(more.train)[:30]
 
 
-@pytest.mark.parametrize(("validation", "train"), [(120, None), (0, None), (60, 61), (10, 0)])
+@pytest.mark.parametrize(("validation", "train"), [(120, None), (-1, None), (60, 61), (10, 0)])
 def test_parts_that_do_not_fit_are_refused(validation: int, train: int | None) -> None:
     with pytest.raises(SettingsError, match=r"change evaluator\.validation_images or evaluator\.train_images"):
         split(IMAGES, validation, train)

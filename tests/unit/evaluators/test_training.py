@@ -431,3 +431,19 @@ def test_compiled_code_trains_as_the_network_does_and_goes_on_from_its_checkpoin
     killed(compiled, tmp_path, 1)
     assert "network.first" in load_file(tmp_path / CHECKPOINT)
     assert compiled.evaluate(CELL, EvaluationContext(7, checkpoints=tmp_path)) == whole
+
+
+def test_without_images_to_validate_all_are_trained_on_and_the_test_images_are_scored_once(tmp_path: Path) -> None:
+    with pytest.raises(SettingsError, match="no images are held out to validate"):
+        evaluator(data=FEW.joined())
+    final = evaluator(data=FEW.joined(), validation_images=0)
+    seen: list[dict[str, float]] = []
+    context = EvaluationContext(1, checkpoints=tmp_path, progress=lambda _, figures: seen.append(dict(figures)))
+    trained = final.train(CELL, context)
+    assert [set(figures) for figures in seen] == [{"train_loss", "images_per_second"}] * 3
+    assert set(trained.outcome.metrics) == {"train_loss", "test"}
+    assert trained.outcome.objective == trained.outcome.metrics["test"]
+    assert final.objective == "few test accuracy after 3 epochs, one run"
+    assert final.fingerprint != evaluator().fingerprint
+    assert final.train(CELL, context).outcome == trained.outcome  # from its checkpoint
+    assert len(seen) == 3

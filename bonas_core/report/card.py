@@ -1,0 +1,92 @@
+"""The model card of a trained network: Markdown, with the cell and the training's curve as pictures beside it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import yaml
+
+from bonas_core.networks.size import NetworkSize
+from bonas_core.networks.trained import TrainedNetwork
+
+CELL_PICTURE, CURVE_PICTURE = "cell.png", "curve.png"
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What a card says beside what the network itself knows."""
+
+    title: str
+    origin: str
+    """Where the cell comes from."""
+    size: NetworkSize
+    images: tuple[int, int, int]
+    """Trained on, held out, tested with."""
+    epochs: int
+    seed: int
+    device: str
+    cost_s: float
+    recipe: Mapping[str, Any]
+    """Settings of the training."""
+    model: str
+    """URI of the registered version."""
+
+
+def model_card(network: TrainedNetwork, facts: Facts) -> str:
+    """The card as Markdown."""
+    trained_on, held_out, tested = facts.images
+    C, H, W = network.image
+    rows = {
+        "cell": f"`{network.cell}`",
+        "from": facts.origin,
+        "space": f"{network.space}, network `{network.kind}`",
+        "parameters": f"{facts.size.params:,} (without an auxiliary head)",
+        "multiply-adds": f"{facts.size.mult_adds:,} for one image of {C} x {H} x {W}",
+        "data": f"{network.data}: {trained_on:,} images to train on, {held_out:,} held out, {tested:,} to test with",
+        "training": f"{facts.epochs} epochs, seed {facts.seed}, one run, {facts.cost_s / 3600:.2f} h on {facts.device}",
+    }
+    accuracies = []
+    if "validation" in network.figures:
+        accuracies.append(
+            f"| validation | {network.figures['validation']:.2f} % | of the last epoch; may choose cells |"
+        )
+    note = "after the last epoch, chose nothing"
+    accuracies.append(f"| test | {network.figures['test']:.2f} % | {note} |")
+    lines = [
+        f"# {facts.title}",
+        "",
+        f"![the cell]({CELL_PICTURE})",
+        "",
+        *(f"* **{name}**: {value}" for name, value in rows.items()),
+        "",
+        "## Accuracy",
+        "",
+        "| images | top-1 | |",
+        "| --- | --- | --- |",
+        *accuracies,
+        "",
+        "One training with one seed: another seed gives another figure.",
+        "",
+        "## Training",
+        "",
+        f"![losses by epoch]({CURVE_PICTURE})",
+        "",
+        "```yaml",
+        yaml.safe_dump(dict(facts.recipe), sort_keys=False).rstrip(),
+        "```",
+        "",
+        "## Use",
+        "",
+        "```python",
+        "from tasks.models import load_network",
+        "",
+        "# images as the data set has them, to logits",
+        f'classify = load_network("{facts.model}").classifier()',
+        "```",
+        "",
+        f"    bonas export {facts.model} --to network.onnx",
+        "",
+    ]
+    return "\n".join(lines)

@@ -1,0 +1,108 @@
+"""Trained networks in MLflow: a run for each training, with its card, and a version of the registered model.
+
+Runs are found by their tags before they are made, so publishing again adds what is missing and nothing twice.
+"""
+
+from __future__ import annotations
+
+import time
+from contextlib import suppress
+from typing import TYPE_CHECKING
+
+from bonas_core.errors import ModelError
+from bonas_core.networks.trained import FILE_NAME, TrainedNetwork, read_trained
+from bonas_core.report.card import CELL_PICTURE, CURVE_PICTURE
+from bonas_core.settings import leaves
+from bonas_core.storage import local_folder
+from tasks.tracking import connect, downloaded, experiment
+from tasks.training_folder import CARD_FILE, Plan, Result, TrainingFolder, model_alias
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+
+ARTIFACT_FOLDER = "network"
+CARD_FOLDER = "card"
+_TRAINING_TAG, _CELL_TAG, _VERSION_TAG = "bonas.training", "bonas.cell", "bonas.model_version"
+_MANY = 1000
+
+
+def publish_training(client: MlflowClient, folder: TrainingFolder, plan: Plan, place: int, result: Result) -> str:
+    """Logs a finished training as a run and registers its network, unless that has been done.
+
+    Returns:
+        the version's URI, `models:/NAME@ALIAS`.
+    """
+    from mlflow.entities import Metric, Param, RunTag
+    from mlflow.exceptions import MlflowException
+
+    own, settings = folder.cell(place), folder.settings()
+    alias = model_alias(folder.id, place)
+    uri = f"models:/{result.model}@{alias}"
+    experiment_id = experiment(client, settings.tracking.experiment or f"bonas-{settings.space}")
+    query = f"tags.`{_TRAINING_TAG}` = '{plan.uid}' and tags.`{_CELL_TAG}` = '{place}'"
+    found = client.search_runs([experiment_id], query, max_results=1)
+    if found and _VERSION_TAG in found[0].data.tags:
+        return uri
+    tags = {_TRAINING_TAG: plan.uid, _CELL_TAG: str(place), "bonas.kind": "training"}
+    run = found[0] if found else client.create_run(experiment_id, tags=tags, run_name=f"{folder.id} · cell {place}")
+    run_id = run.info.run_id
+    chosen = plan.chosen[place - 1]
+    described = [*leaves(plan.settings), ("cell", chosen.cell), ("origin", chosen.origin)]
+    parameters = [Param(name, str(value)[:500]) for name, value in described if value is not None]
+    now = int(time.time() * 1000)
+    metrics = [
+        Metric("accuracy" if name == "objective" else name, value, now, epoch)
+        for epoch, figures in sorted(own.curve().items())
+        for name, value in figures.items()
+        if name != "cost_s"
+    ]
+    closing = {"params": result.params, "mult_adds": result.mult_adds, "cost_s": result.cost_s}
+    closing |= {"test": result.metrics["test"]}
+    metrics += [Metric(name, float(value), now, result.epochs) for name, value in closing.items()]
+    client.log_batch(run_id, params=parameters)
+    for begin in range(0, len(metrics), _MANY):
+        client.log_batch(run_id, metrics[begin : begin + _MANY])
+    with local_folder(own.path) as local:
+        for name in (CARD_FILE, CELL_PICTURE, CURVE_PICTURE):
+            client.log_artifact(run_id, str(local / name), CARD_FOLDER)
+        client.log_artifact(run_id, str(local / FILE_NAME), ARTIFACT_FOLDER)
+        card = (local / CARD_FILE).read_text()
+    client.set_tag(run_id, "mlflow.note.content", card)
+    with suppress(MlflowException):  # it may be there already
+        client.create_registered_model(result.model)
+    made = client.search_model_versions(f"run_id = '{run_id}'")
+    version = (
+        made[0]
+        if made
+        else client.create_model_version(
+            result.model,
+            f"{run.info.artifact_uri}/{ARTIFACT_FOLDER}",
+            run_id=run_id,
+            tags={_TRAINING_TAG: plan.uid, _CELL_TAG: str(place)},
+            description=f"{result.metrics['test']:.2f} % of test images, {result.epochs} epochs; {chosen.origin}",
+        )
+    )
+    client.set_registered_model_alias(result.model, alias, version.version)
+    client.log_batch(run_id, tags=[RunTag(_VERSION_TAG, str(version.version))])
+    client.set_terminated(run_id)
+    return uri
+
+
+def load_network(uri: str, tracking_uri: str | None = None) -> TrainedNetwork:
+    """The trained network behind `models:/NAME@ALIAS` or `models:/NAME/VERSION`.
+
+    Args:
+        uri: names the version.
+        tracking_uri: MLflow server; by default the local store.
+
+    Raises:
+        ModelError: there is none, or it is not a network of ours; nothing of it is ever unpickled.
+    """
+    with downloaded(connect(tracking_uri), uri, "train a cell with `bonas train` first") as folder:
+        strangers = sorted(path.name for path in folder.rglob("*") if path.is_file() and path.name != FILE_NAME)
+        if strangers:
+            raise ModelError(
+                f"model `{uri}`: its version holds `{strangers[0]}`, trained networks are one file `{FILE_NAME}`; name "
+                "a model registered by `bonas train`"
+            )
+        return read_trained(folder / FILE_NAME)
