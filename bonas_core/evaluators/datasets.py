@@ -80,7 +80,7 @@ class Splits:
         if not self.mean:
             return images
         mean, std = (torch.tensor(one, device=images.device).reshape(-1, 1, 1) for one in (self.mean, self.std))
-        return (images / 255 - mean) / std
+        return (images / 255).sub_(mean).div_(std)
 
     def joined(self) -> Splits:
         """The same data with the images to validate among those to train on."""

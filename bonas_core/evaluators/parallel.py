@@ -17,6 +17,7 @@ import socket
 import threading
 import warnings
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from multiprocessing import connection, get_context, parent_process
 from multiprocessing.connection import Connection
@@ -39,6 +40,7 @@ Work = Callable[["Team", bytes, Tell], Any]
 """What every member does, a function of a module; what member 0 returns is the result."""
 
 _DEATH_S = 5.0  # a member that died took others with it; its exit code may come so much later than their complaints
+_TIDY_S = 5.0
 
 
 @dataclass(frozen=True)
@@ -135,18 +137,21 @@ class _SyncedBatchNorm(_BatchNorm):
         axes = [axis for axis in range(x.ndim) if axis != 1]
         shape = [1, -1, *[1] * (x.ndim - 2)]
         values = x.to(torch.promote_types(x.dtype, torch.float32))
+        # the sums are of what is left beyond the mean so far, which all members know: then one message serves for both
+        known = values.new_zeros(values.shape[1]) if self.running_mean is None else self.running_mean.clone()
+        beyond = values - known.reshape(shape)
         count = values.new_tensor([values.numel() / values.shape[1]])
-        sums = _summed(torch.cat([values.sum(axes), count]))
-        n, mean = sums[-1], sums[:-1] / sums[-1]
-        centred = values - mean.reshape(shape)
-        variance = _summed(centred.square().sum(axes)) / n
+        sums = _summed(torch.cat([beyond.sum(axes), beyond.square().sum(axes), count]))
+        n = sums[-1]
+        first, second = (sums[:-1] / n).chunk(2)
+        mean, variance = first + known, (second - first.square()).clamp_min(0)
         if self.running_mean is not None and self.running_var is not None and self.num_batches_tracked is not None:
             with torch.no_grad():
                 self.num_batches_tracked += 1
                 new = 1 / self.num_batches_tracked if self.momentum is None else self.momentum
                 self.running_mean += new * (mean - self.running_mean)
                 self.running_var += new * (variance * n / (n - 1) - self.running_var)
-        normed = centred * (variance + self.eps).rsqrt().reshape(shape)
+        normed = (values - mean.reshape(shape)) * (variance + self.eps).rsqrt().reshape(shape)
         if self.affine:
             normed = normed * self.weight.reshape(shape) + self.bias.reshape(shape)
         return normed.to(x.dtype)
@@ -182,7 +187,13 @@ def run(size: int, device: str, work: Work, argument: bytes, told: Callable[[Any
                 member.start()
                 members.append(member)
                 theirs.close()
-            return _look_after(members, connections, told)
+            result = _look_after(members, connections, told)
+            for ours in connections:
+                with suppress(OSError):
+                    ours.send(None)  # now it may leave, and tidy up after itself
+            for member in members:
+                member.join(_TIDY_S)
+            return result
         finally:
             for member in members:
                 member.kill()
@@ -247,6 +258,7 @@ def _member(team: Team, meeting: str, device: str, ours: Connection, work: Work,
         result = work(team, argument, tell)
         ours.send(("result", result if team.rank == 0 else None))
         ours.recv()  # until the team is ended: a member that leaves would break the others' connections
+        distributed.destroy_process_group()
     except Exception as error:
         ours.send(("error", _portable(error)))
         ours.recv()

@@ -22,7 +22,7 @@ def loss_weights(scores: Vector, loss: str) -> Vector:
         loss: one of `LOSSES`.
 
     Example:
-        >>> loss_weights(np.array([0.0, 1.0]), "exp").tolist()
+        >>> loss_weights(np.array([0.0, 1.0]), "exp").round(9).tolist()
         [0.0, 1.0]
     """
     y = np.clip(scores, 0, 1)
