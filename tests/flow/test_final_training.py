@@ -186,6 +186,7 @@ def _weights(path: Path) -> dict[str, Any]:
     return dict(read_trained(path).weights)
 
 
+@pytest.mark.slow  # a search and two trainings; each is in a test of its own
 def test_search_final_training_and_transfer_are_one_flow_that_goes_on_where_it_was(store: Path, tmp_path: Path) -> None:
     from flows.open_domain import open_domain
 
