@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-
 import numpy as np
 from numpy.typing import NDArray
 
@@ -22,13 +20,13 @@ def loss_weights(scores: Vector, loss: str) -> Vector:
         loss: one of `LOSSES`.
 
     Example:
-        >>> loss_weights(np.array([0.0, 1.0]), "exp").round(9).tolist()
+        >>> loss_weights(np.array([0.0, 1.0]), "exp").tolist()
         [0.0, 1.0]
     """
     y = np.clip(scores, 0, 1)
     match loss:
         case "exp":
-            return np.asarray(np.expm1(y) / (math.e - 1))
+            return np.asarray(np.expm1(y) / np.expm1(1.0))
         case "log":
             return np.asarray(np.log2(1 + y))
         case "linear":
