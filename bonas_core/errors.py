@@ -53,3 +53,13 @@ class TrialTimeoutError(BonasError):
 
 class TrialStoppedError(BonasError):
     """A trial was given up because its search is stopping; it is evaluated when the search goes on."""
+
+
+def first_line(error: BaseException) -> str:
+    """The first line of an error's text, or the name of its class where it has none: a reason to put into a message.
+
+    Example:
+        >>> first_line(ValueError("no table\\nsecond line")), first_line(ValueError())
+        ('no table', 'ValueError')
+    """
+    return str(error).splitlines()[0] if str(error) else type(error).__name__

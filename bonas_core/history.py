@@ -23,7 +23,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from bonas_core.errors import StoreError
+from bonas_core.errors import StoreError, first_line
 from bonas_core.storage import (
     Location,
     make_folder,
@@ -297,7 +297,7 @@ def _trials(table: pa.Table) -> list[Trial]:
         columns = {name: table[name].to_pylist() for name in SCHEMA.names}
     except (pa.ArrowException, ValueError, OverflowError) as error:
         raise StoreError(
-            f"a history holds what no search writes ({str(error).splitlines()[0][:200]}); `bonas store check` may tell "
+            f"a history holds what no search writes ({first_line(error)[:200]}); `bonas store check` may tell "
             "which part, remove it"
         ) from None
     columns["state"] = [TrialState(state) for state in columns["state"]]

@@ -16,7 +16,7 @@ from pydantic import ValidationError
 
 from bonas_core.bonas import Bonas, FittedPredictor, Surrogate
 from bonas_core.build import Problem
-from bonas_core.errors import ModelError
+from bonas_core.errors import ModelError, first_line
 from bonas_core.predictors.base import Predictor, PredictorWeights
 from bonas_core.registry import resolve
 from bonas_core.regression import BayesianLinearRegression
@@ -144,7 +144,7 @@ def read_model(path: Location) -> PredictorModel:
             f"model file `{path}` does not exist; only predictors registered by a search can be loaded"
         ) from None
     except (KeyError, ValueError, TypeError, ValidationError) as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        reason = first_line(error)
         raise ModelError(
             f"model file `{path}` is not a predictor ({reason}); name a model registered by a search"
         ) from None

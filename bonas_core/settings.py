@@ -13,7 +13,7 @@ from typing import Annotated, Any, Literal
 import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
-from bonas_core.errors import SettingsError
+from bonas_core.errors import SettingsError, first_line
 from bonas_core.registry import names
 
 RECIPES: dict[str, dict[str, dict[str, Any]]] = {
@@ -493,7 +493,7 @@ def parse_yaml(text: str, source: str) -> dict[str, Any]:
         place = f"line {mark.line + 1}, column {mark.column + 1}: " if mark else ""
         raise SettingsError(f"settings `{source}`: {place}not YAML ({error.problem}); correct that line") from None
     except (yaml.YAMLError, ValueError) as error:  # ValueError: a date that no calendar has
-        raise SettingsError(f"settings `{source}`: not YAML ({str(error).splitlines()[0]}); correct the file") from None
+        raise SettingsError(f"settings `{source}`: not YAML ({first_line(error)}); correct the file") from None
     if tree is None:
         return {}
     if not isinstance(tree, dict):

@@ -19,7 +19,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from bonas_core.errors import TableError
+from bonas_core.errors import TableError, first_line
 from bonas_core.evaluators.images import ImageSet, read_images, write_images
 from bonas_core.storage import make_folder
 from data import pickles
@@ -222,9 +222,7 @@ def _read(cifar: Cifar, path: Path) -> pa.Table:
     try:
         return pq.ParquetFile(path).read()
     except (pa.ArrowException, OSError) as error:
-        raise TableError(
-            f"{cifar.title} `{path}` cannot be read ({str(error).splitlines()[0]}); copy it again"
-        ) from None
+        raise TableError(f"{cifar.title} `{path}` cannot be read ({first_line(error)}); copy it again") from None
 
 
 def _decoded(cifar: Cifar, path: Path, table: pa.Table) -> tuple[str, Part]:
@@ -242,7 +240,7 @@ def _decoded(cifar: Cifar, path: Path, table: pa.Table) -> tuple[str, Part]:
         try:
             image = np.asarray(Image.open(io.BytesIO(encoded), formats=("PNG", "JPEG")).convert("RGB"))
         except (UnidentifiedImageError, OSError, TypeError, ValueError) as error:
-            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+            reason = first_line(error)
             raise TableError(
                 f"{cifar.title} `{path}`: image in row {row} cannot be read ({reason}); copy it again"
             ) from None

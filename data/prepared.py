@@ -12,7 +12,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from bonas_core.errors import TableError
+from bonas_core.errors import TableError, first_line
 from bonas_core.evaluators.table import OBJECTIVE_METADATA
 from bonas_core.storage import make_folder, write_table
 
@@ -52,7 +52,7 @@ def read(target: Path, command: str) -> tuple[pa.Table, dict[str, Any]]:
     try:
         table = pq.ParquetFile(target).read()
     except (pa.ArrowException, OSError) as error:
-        reason = str(error).splitlines()[0]
+        reason = first_line(error)
         raise TableError(f"table `{target}` cannot be read ({reason}); prepare it again") from None
     try:
         described: dict[str, Any] = json.loads((table.schema.metadata or {})[_METADATA])

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 
-from bonas_core.errors import BonasError, InputError, SearchError, SettingsError
+from bonas_core.errors import BonasError, InputError, SearchError, SettingsError, first_line
 from flows.interruption import install
 
 if TYPE_CHECKING:
@@ -546,7 +546,7 @@ def _call_flow(flow: Callable[[], object], what: str, state: Callable[[], str], 
         raise
     except Exception as error:
         logging.getLogger("bonas").debug("%s failed", what, exc_info=True)
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        reason = first_line(error)
         raise SearchError(
             f"{what} stopped: {type(error).__name__}: {reason}; nothing finished is lost, go on with {again}"
         ) from error

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from bonas_core.build import build_evaluator, build_space
-from bonas_core.errors import SettingsError
+from bonas_core.errors import SettingsError, first_line
 from bonas_core.evaluators.datasets import Splits
 from bonas_core.evaluators.training import Estimate, TrainingEvaluator
 from bonas_core.search import is_out_of_memory
@@ -153,7 +153,7 @@ def cost(source: str, device: str | None, steps: int, cells: int, overrides: Seq
                 raise
             raise SettingsError(
                 f"cost: network {number} of {source} does not fit into the memory of {place} "
-                f"({str(error).splitlines()[0][:200]}); lower evaluator.batch_size or evaluator.network.channels"
+                f"({first_line(error)[:200]}); lower evaluator.batch_size or evaluator.network.channels"
             ) from None
     images = (
         f"made-up images of the shape of {settings.evaluator.data}, which is not prepared; nothing is read from disk"

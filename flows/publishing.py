@@ -12,6 +12,7 @@ from collections import defaultdict
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 
+from bonas_core.errors import first_line
 from bonas_core.model import FILE_NAME, read_model
 from bonas_core.report.analysis import summary
 from bonas_core.settings import Settings
@@ -97,7 +98,7 @@ class Publisher:
             self._tracker, self._scores = None, {}
             if not self._warned:
                 self._warned = True
-                reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+                reason = first_line(error)
                 self._warn(f"MLflow: {reason[:300]}; the search goes on, what is missing is published later")
 
     def _open(self) -> None:

@@ -20,7 +20,7 @@ from urllib.parse import urlsplit
 
 from filelock import FileLock
 
-from bonas_core.errors import ModelError, SettingsError
+from bonas_core.errors import ModelError, SettingsError, first_line
 from bonas_core.model import FILE_NAME, PredictorModel, read_model
 from bonas_core.report.analysis import honest_correlation
 from bonas_core.settings import Settings, leaves
@@ -407,7 +407,7 @@ def downloaded(client: MlflowClient, uri: str, remedy: str) -> Iterator[Path]:
             source = client.get_model_version_download_uri(name, version)
             local = download_artifacts(source, dst_path=folder, tracking_uri=client.tracking_uri)
         except (MlflowException, OSError, ValueError) as error:
-            reason = str(error).splitlines()[0]
+            reason = first_line(error)
             raise ModelError(f"model `{uri}` cannot be had ({reason}); {remedy}") from None
         yield Path(local)
 

@@ -20,7 +20,7 @@ from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
-from bonas_core.errors import StoreError
+from bonas_core.errors import StoreError, first_line
 from bonas_core.settings import Settings, parse_settings
 from bonas_core.storage import Location, check_id, is_locked, read_json, refuse_links, store_folder, write_whole
 from tasks.workspace import SEARCH_FILE, STATE_FILE, TRAINING_FILE, default_store
@@ -143,7 +143,7 @@ class TrainingFolder:
                 f"training `{self.id}` is not in `{self.path.parent}`; start it with `bonas train`"
             ) from None
         except (OSError, ValueError, ValidationError) as error:
-            reason = str(error).splitlines()[0]
+            reason = first_line(error)
             raise StoreError(
                 f"training file `{self.path / TRAINING_FILE}` is damaged ({reason}); restore it or start another"
             ) from None

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
-from bonas_core.errors import SettingsError, StoreError, TableError
+from bonas_core.errors import SettingsError, StoreError, TableError, first_line
 from bonas_core.evaluators.datasets import Splits
 from bonas_core.storage import write_whole
 
@@ -173,7 +173,7 @@ def read_images(path: Path, check: bool = False) -> tuple[ImageSet, dict[str, st
         images = ImageSet(metadata["name"], int(metadata["classes"]), mean, std, **arrays)
         written = metadata["digest"]
     except (OSError, SafetensorError, KeyError, ValueError) as error:
-        reason = str(error).splitlines()[0]
+        reason = first_line(error)
         raise TableError(
             f"images `{path}` cannot be read ({reason}); write them again with `bonas data prepare`"
         ) from None

@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from bonas_core.architecture import Architecture
-from bonas_core.errors import InvalidArchitectureError, TableError
+from bonas_core.errors import InvalidArchitectureError, TableError, first_line
 from bonas_core.evaluators.base import EvaluationContext, Outcome
 from bonas_core.spaces.base import Genotypes, Keys, SearchSpace
 from bonas_core.spaces.pool import PoolSpace
@@ -190,7 +190,7 @@ def _readable(path: Path, read: Callable[[], _Read]) -> _Read:
     try:
         return read()
     except (pa.ArrowException, OSError, ValueError) as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        reason = first_line(error)
         raise TableError(f"table `{path}` cannot be read ({reason}); it must be a whole CSV or Parquet file") from None
 
 

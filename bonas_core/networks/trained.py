@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from bonas_core.architecture import Architecture
 from bonas_core.build import build_space
-from bonas_core.errors import InputError, ModelError
+from bonas_core.errors import InputError, ModelError, first_line
 from bonas_core.evaluators.datasets import Splits
 from bonas_core.networks.published import architecture_of
 from bonas_core.registry import resolve
@@ -99,7 +99,9 @@ class TrainedNetwork:
             settings = _without_auxiliary(self.settings)
             network = unfilled_network(self.kind, architecture, self.image[0], self.classes, settings)
         except (InputError, TypeError, ValueError, RuntimeError) as error:
-            raise ModelError(f"network `{self.kind}` cannot be built ({_line(error)}); train it again") from None
+            raise ModelError(
+                f"network `{self.kind}` cannot be built ({first_line(error)[:200]}); train it again"
+            ) from None
         wanted = {name: tuple(tensor.shape) for name, tensor in network.state_dict().items()}
         if wanted != {name: array.shape for name, array in self.weights.items()}:
             raise ModelError(f"network `{self.kind}`: the weights of the file are not those of the cell in it")
@@ -174,7 +176,8 @@ def read_trained(path: Location) -> TrainedNetwork:
         raise ModelError(f"model file `{path}` does not exist; only networks of `bonas train` can be loaded") from None
     except (KeyError, ValueError, TypeError) as error:
         raise ModelError(
-            f"model file `{path}` is not a trained network ({_line(error)}); name a model registered by `bonas train`"
+            f"model file `{path}` is not a trained network ({first_line(error)[:200]}); name a model registered by "
+            "`bonas train`"
         ) from None
 
 
@@ -198,7 +201,3 @@ def _check(found: TrainedNetwork) -> None:
 def _without_auxiliary(settings: Mapping[str, Any]) -> dict[str, Any]:
     """Settings of a network that is not trained any further."""
     return {**settings, **({_AUXILIARY: False} if _AUXILIARY in settings else {})}
-
-
-def _line(error: BaseException) -> str:
-    return str(error).splitlines()[0][:200] if str(error) else type(error).__name__

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from bonas_core.errors import ModelError
+from bonas_core.errors import ModelError, first_line
 from bonas_core.samplers.base import Learnt
 from bonas_core.storage import Location
 from bonas_core.tensors import read_tensors, write_tensors
@@ -42,7 +42,7 @@ def read_state(path: Location) -> SamplerState:
             raise ValueError(f"its format is {described['format']}, this release reads {FORMAT}")
         return SamplerState(str(described["version"]), int(described["seen"]), learnt)
     except (OSError, KeyError, ValueError, TypeError) as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        reason = first_line(error)
         raise ModelError(
             f"`{path}` is not the state of a sampler ({reason}); remove it, and it is made again"
         ) from None

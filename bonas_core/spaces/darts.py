@@ -12,7 +12,7 @@ import ast
 from collections.abc import Mapping, Sequence
 from itertools import combinations
 
-from bonas_core.errors import InvalidArchitectureError
+from bonas_core.errors import InvalidArchitectureError, first_line
 from bonas_core.spaces.nasnet import Cell, Term
 
 _FIELDS = ("normal", "normal_concat", "reduce", "reduce_concat")
@@ -56,7 +56,7 @@ def read_genotype(text: str) -> tuple[Cell, Cell]:
             raise ValueError(f"its fields are {', '.join(fields) or 'none'}, not {', '.join(_FIELDS)}")
         normal, reduce = (_cell(_terms(fields[name]), _numbers(fields[f"{name}_concat"])) for name in _FIELDS[::2])
     except (SyntaxError, ValueError, TypeError, RecursionError, MemoryError) as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        reason = first_line(error)
         raise InvalidArchitectureError(f"genotype `{text[:200]}`: {reason}; write it as `{_EXAMPLE}`") from None
     return normal, reduce
 

@@ -8,6 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
+from bonas_core.errors import first_line
+
 
 def decoded(path: Path, side: int, short_side: int) -> NDArray[np.uint8]:
     """The middle of an image.
@@ -28,7 +30,7 @@ def decoded(path: Path, side: int, short_side: int) -> NDArray[np.uint8]:
             image.draft("RGB", (short_side, short_side))  # decodes a JPEG at a fraction of its size where that will do
             pixels = image.convert("RGB")
     except (UnidentifiedImageError, Image.DecompressionBombError, OSError, SyntaxError, ValueError) as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        reason = first_line(error)
         raise ValueError(f"image `{path}` cannot be read ({reason[:200]})") from None
     scale = short_side / min(pixels.size)
     width, height = (max(side, round(length * scale)) for length in pixels.size)
