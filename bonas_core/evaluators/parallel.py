@@ -14,12 +14,11 @@ import os
 import pickle
 import signal
 import socket
-import threading
 import warnings
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
-from multiprocessing import connection, get_context, parent_process
+from multiprocessing import connection, get_context
 from multiprocessing.connection import Connection
 from multiprocessing.context import SpawnProcess
 from pathlib import Path
@@ -32,6 +31,7 @@ from torch.distributed import FileStore  # type: ignore[attr-defined]
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.parallel import DistributedDataParallel
 
+from bonas_core.children import end_with_parent
 from bonas_core.errors import TrainingProcessError
 
 Tell = Callable[[Any], None]
@@ -241,7 +241,7 @@ def _death(members: list[SpawnProcess]) -> Exception:
 def _member(team: Team, meeting: str, device: str, ours: Connection, work: Work, argument: bytes) -> None:
     """The life of a member."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the process that looks after it
-    threading.Thread(target=_end_with_parent, daemon=True).start()
+    end_with_parent()
     loopback = next((name for _, name in socket.if_nameindex() if name.startswith("lo")), "lo")
     os.environ.setdefault("GLOO_SOCKET_IFNAME", loopback)
     os.environ.setdefault("NCCL_SOCKET_IFNAME", loopback)
@@ -262,13 +262,6 @@ def _member(team: Team, meeting: str, device: str, ours: Connection, work: Work,
     except Exception as error:
         ours.send(("error", _portable(error)))
         ours.recv()
-
-
-def _end_with_parent() -> None:
-    parent = parent_process()
-    assert parent is not None
-    parent.join()
-    os._exit(1)
 
 
 def _portable(error: Exception) -> Exception:

@@ -9,9 +9,8 @@ import os
 import time
 from collections.abc import Mapping
 from concurrent.futures import ProcessPoolExecutor, as_completed
-from multiprocessing import get_context, parent_process
+from multiprocessing import get_context
 from pathlib import Path
-from threading import Thread
 from typing import Any, Protocol
 
 import pandas as pd
@@ -20,6 +19,7 @@ import pyarrow.parquet as pq
 from rich.console import Console
 from rich.progress import Progress
 
+from bonas_core.children import end_with_parent
 from bonas_core.errors import StoreError
 from bonas_core.storage import write_table
 
@@ -64,7 +64,8 @@ def _run_missing(
         os.environ.setdefault(variable, "1")  # for the processes to come: they share the cores among them
     with (
         Progress(console=console, transient=True, disable=not console.is_terminal) as progress,
-        ProcessPoolExecutor(processes, mp_context=get_context("spawn"), initializer=_end_with_parent) as pool,
+        # a job that outlived a killed benchmark would run beside its repeat
+        ProcessPoolExecutor(processes, mp_context=get_context("spawn"), initializer=end_with_parent) as pool,
     ):
         bar = progress.add_task("jobs", total=len(jobs), completed=len(jobs) - len(missing))
         futures = {pool.submit(_execute, jobs[digest]): digest for digest in missing}
@@ -81,18 +82,6 @@ def _run_missing(
             if rows:
                 write_table(path, pa.Table.from_pylist(list(rows.values())))
             raise
-
-
-def _end_with_parent() -> None:
-    """Ends this process when the one that started it does, however that dies: its job would run beside its repeat."""
-    parent = parent_process()
-    assert parent is not None
-
-    def watch() -> None:
-        parent.join()
-        os._exit(1)
-
-    Thread(target=watch, daemon=True).start()
 
 
 def _execute(job: Job) -> dict[str, Any]:
