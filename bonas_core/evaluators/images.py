@@ -14,7 +14,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
-from uuid import uuid4
 
 import numpy as np
 import torch
@@ -24,7 +23,7 @@ from safetensors.numpy import save
 
 from bonas_core.errors import SettingsError, StoreError, TableError, first_line
 from bonas_core.evaluators.datasets import Splits
-from bonas_core.storage import write_whole
+from bonas_core.storage import appearing, write_whole
 
 SUFFIX = ".safetensors"
 _ARRAYS = ("train_images", "train_labels", "test_images", "test_labels")
@@ -106,29 +105,26 @@ def new_images(
         array: {"dtype": _KINDS[kind], "shape": list(shape), "data_offsets": [begin, end]}
         for array, kind, shape, begin, end in zip(_ARRAYS, kinds, shapes, [0, *ends], ends, strict=False)
     }
-    temporary = path.with_name(f".{path.name}.{uuid4().hex[:8]}.tmp")
+    empty = ImageSet(name, classes, mean, std, *(np.empty(0, dtype=kind) for kind in kinds))
+    size = len(_header(empty, described, "0" * 64, places))
     try:
-        empty = ImageSet(name, classes, mean, std, *(np.empty(0, dtype=kind) for kind in kinds))
-        size = len(_header(empty, described, "0" * 64, places))
-        with temporary.open("wb") as file:
-            file.truncate(size + ends[-1])
-        arrays = [
-            np.memmap(temporary, dtype=kind, mode="r+", offset=size + begin, shape=shape)
-            for kind, shape, begin in zip(kinds, shapes, [0, *ends], strict=False)
-        ]
-        filled = ImageSet(name, classes, mean, std, *arrays)
-        yield filled
-        for array in arrays:
-            array.flush()
-        with temporary.open("r+b") as file:
-            file.write(_header(empty, described, filled.digest, places))
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
+        with appearing(path) as temporary:
+            with temporary.open("wb") as file:
+                file.truncate(size + ends[-1])
+            arrays = [
+                np.memmap(temporary, dtype=kind, mode="r+", offset=size + begin, shape=shape)
+                for kind, shape, begin in zip(kinds, shapes, [0, *ends], strict=False)
+            ]
+            filled = ImageSet(name, classes, mean, std, *arrays)
+            yield filled
+            for array in arrays:
+                array.flush()
+            with temporary.open("r+b") as file:
+                file.write(_header(empty, described, filled.digest, places))
+                file.flush()
+                os.fsync(file.fileno())
     except OSError as error:
         raise StoreError(f"`{path}` cannot be written: {error.strerror}; free space or choose another home") from None
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 _KINDS = {np.dtype(np.uint8): "U8", np.dtype(np.int16): "I16"}

@@ -8,6 +8,7 @@ both.
 from bonas_core.storage.disk import Disk, use_disk
 from bonas_core.storage.files import (
     Location,
+    appearing,
     check_id,
     check_writable,
     local_folder,
@@ -34,6 +35,7 @@ __all__ = [
     "Disk",
     "Location",
     "S3Path",
+    "appearing",
     "check_id",
     "check_writable",
     "is_locked",

@@ -76,25 +76,34 @@ def write_whole(path: Location, data: bytes) -> None:
         check_lease(path)
         path.write_bytes(data)
         return
+    try:
+        with appearing(path) as temporary:
+            try:
+                descriptor = disk().create(temporary)
+            except OSError as error:
+                raise StoreError(f"`{path}` cannot be written: {error.strerror}; make its folder writable") from None
+            try:
+                disk().write(descriptor, data)
+                disk().sync(descriptor)
+            finally:
+                os.close(descriptor)
+    except OSError as error:
+        raise StoreError(f"`{path}` cannot be written: {error.strerror}; free space or choose another store") from None
+
+
+@contextmanager
+def appearing(path: Path) -> Iterator[Path]:
+    """A file that is to appear as a whole: the block writes to the path that it is given, and syncs that; the file gets
+    its name when the block ends, and is removed if that raises."""
     temporary = path.with_name(f".{path.name}.{uuid4().hex[:8]}.tmp")
     try:
-        descriptor = disk().create(temporary)
-    except OSError as error:
-        raise StoreError(f"`{path}` cannot be written: {error.strerror}; make its folder writable") from None
-    try:
-        try:
-            disk().write(descriptor, data)
-            disk().sync(descriptor)
-        finally:
-            os.close(descriptor)
+        yield temporary
         disk().rename(temporary, path)
         disk().sync_folder(path.parent)
-    except BaseException as error:
+    except BaseException:
         with suppress(OSError):
             disk().remove(temporary)
-        if not isinstance(error, OSError):
-            raise
-        raise StoreError(f"`{path}` cannot be written: {error.strerror}; free space or choose another store") from None
+        raise
 
 
 def write_table(path: Location, table: pa.Table, compression: str = "snappy") -> None:
