@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import pickle
 import statistics
 from contextlib import nullcontext
 from dataclasses import dataclass
 
 import numpy as np
 
+from bonas_core.architecture import Architecture
 from bonas_core.build import Problem
 from bonas_core.errors import TrialStoppedError
 from bonas_core.evaluators.parallel import Team, Tell, run
@@ -79,14 +79,14 @@ def _measured(problem: Problem, evaluator: TrainingEvaluator) -> float | None:
         with taken(slots, "an estimate", stopped=give_up) if slots[0].gpu else nullcontext((slots[0], ())) as (slot, _):
             # in a process of its own: this one would keep some of a GPU's memory for as long as it lives, and is not to
             # be killed where memory runs out
-            work = pickle.dumps((evaluator, cell, slot.device))
+            work = (evaluator, cell, slot.device)
             return float(run(1, slot.device, _estimate_there, work, lambda told: None))
     except TrialStoppedError:
         return None
 
 
-def _estimate_there(team: Team, work: bytes, tell: Tell) -> float:
-    evaluator, cell, device = pickle.loads(work)
+def _estimate_there(team: Team, work: tuple[TrainingEvaluator, Architecture, str], tell: Tell) -> float:
+    evaluator, cell, device = work
     return float(evaluator.estimate(cell, device, _STEPS).training_s)
 
 

@@ -36,7 +36,7 @@ from bonas_core.errors import TrainingProcessError
 
 Tell = Callable[[Any], None]
 """Hands something to the process that looks after the team, and returns once it has been taken note of."""
-Work = Callable[["Team", bytes, Tell], Any]
+Work = Callable[["Team", Any, Tell], Any]
 """What every member does, a function of a module; what member 0 returns is the result."""
 
 _DEATH_S = 5.0  # a member that died took others with it; its exit code may come so much later than their complaints
@@ -157,14 +157,14 @@ class _SyncedBatchNorm(_BatchNorm):
         return normed.to(x.dtype)
 
 
-def run(size: int, device: str, work: Work, argument: bytes, told: Callable[[Any], None]) -> Any:
+def run(size: int, device: str, work: Work, argument: Any, told: Callable[[Any], None]) -> Any:
     """Has a team of processes do some work.
 
     Args:
         size: processes.
         device: torch device; of GPUs, the first of as many.
         work: a function of a module.
-        argument: handed to it; bytes, since pickled tensors would move to shared memory under those who use them here.
+        argument: handed to it; members get copies.
         told: called in this thread with whatever members tell; what it raises ends the team.
 
     Returns:
@@ -175,6 +175,8 @@ def run(size: int, device: str, work: Work, argument: bytes, told: Callable[[Any
         Exception: whatever a member raised.
     """
     context = get_context("spawn")
+    # by itself: among a process's arguments, tensors would move to shared memory under those who use them here
+    packed = pickle.dumps(argument)
     members: list[SpawnProcess] = []
     connections: list[Connection] = []
     with TemporaryDirectory(prefix="bonas-team-") as folder:
@@ -182,7 +184,7 @@ def run(size: int, device: str, work: Work, argument: bytes, told: Callable[[Any
             for rank in range(size):
                 ours, theirs = context.Pipe()
                 connections.append(ours)
-                arguments = (Team(rank, size), str(Path(folder) / "meeting"), device, theirs, work, argument)
+                arguments = (Team(rank, size), str(Path(folder) / "meeting"), device, theirs, work, packed)
                 member = context.Process(target=_member, args=arguments, name=f"training-{rank}", daemon=True)
                 member.start()
                 members.append(member)
@@ -238,7 +240,7 @@ def _death(members: list[SpawnProcess]) -> Exception:
     return TrainingProcessError(f"one of {len(members)} processes of a training went away")
 
 
-def _member(team: Team, meeting: str, device: str, ours: Connection, work: Work, argument: bytes) -> None:
+def _member(team: Team, meeting: str, device: str, ours: Connection, work: Work, packed: bytes) -> None:
     """The life of a member."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the process that looks after it
     end_with_parent()
@@ -255,7 +257,7 @@ def _member(team: Team, meeting: str, device: str, ours: Connection, work: Work,
         team.device(device)
         store = FileStore(meeting, team.size)
         distributed.init_process_group(backend, store=store, rank=team.rank, world_size=team.size)
-        result = work(team, argument, tell)
+        result = work(team, pickle.loads(packed), tell)  # from the parent, never from a file
         ours.send(("result", result if team.rank == 0 else None))
         ours.recv()  # until the team is ended: a member that leaves would break the others' connections
         distributed.destroy_process_group()

@@ -15,7 +15,6 @@ import hashlib
 import inspect
 import json
 import math
-import pickle
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
@@ -352,8 +351,7 @@ class TrainingEvaluator:
 
     def _fit_in_team(self, architecture: Architecture, context: EvaluationContext) -> Fitted:
         """As `_fit`, in processes of their own."""
-        # bytes between this process and its own children, as multiprocessing sends all its arguments; never from a file
-        task = pickle.dumps((self, architecture, replace(context, progress=no_progress)))
+        task = (self, architecture, replace(context, progress=no_progress))
         weights, figures, speed = run(
             self._processes, context.device, _fit_as_member, task, lambda told: context.progress(*told)
         )
@@ -533,9 +531,11 @@ def _synchronise(device: torch.device) -> None:
         torch.cuda.synchronize(device)
 
 
-def _fit_as_member(team: Team, task: bytes, tell: Tell) -> tuple[bytes, dict[str, float], float | None]:
+def _fit_as_member(
+    team: Team, task: tuple[TrainingEvaluator, Architecture, EvaluationContext], tell: Tell
+) -> tuple[bytes, dict[str, float], float | None]:
     """The work of each of the processes that train a network: `Fitted`, of which the weights only."""
-    evaluator, architecture, context = pickle.loads(task)
+    evaluator, architecture, context = task
     told = replace(context, progress=lambda epoch, figures: tell((epoch, figures)))
     with torch_threads(evaluator._threads):
         network, figures, speed = evaluator._fit(architecture, told, team)
