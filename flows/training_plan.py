@@ -74,7 +74,7 @@ def prepare(settings: Settings, cell: str | None, source: str | None, top: int, 
     evaluator = build_evaluator(settings, build_space(space_name))
     assert isinstance(evaluator, TrainingEvaluator)
     for one in chosen:
-        _check_trainable(evaluator, settings, one.cell)
+        _check_trainable(evaluator, one.cell)
     if plan is None:
         now = datetime.now(UTC).isoformat(timespec="seconds")
         plan = Plan(new_uid(), request, settings.tree(), evaluator.fingerprint, chosen, versions(), now)
@@ -156,12 +156,10 @@ def _of_trainings(folder: TrainingFolder, top: int) -> tuple[str, list[Chosen]]:
     ]
 
 
-def _check_trainable(evaluator: TrainingEvaluator, settings: Settings, cell: str) -> None:
+def _check_trainable(evaluator: TrainingEvaluator, cell: str) -> None:
     """Raises InputError unless the network of a cell can be built."""
     architecture = architecture_of(evaluator.space, cell)
-    assert isinstance(settings.evaluator, TrainingSettings)
-    options = settings.evaluator.network.model_dump()
-    kind = options.pop("kind") or evaluator.space.name
+    kind, options = evaluator.network
     if ":" not in kind:  # a network of one's own need not be able to do without memory
         data = evaluator.data
         unfilled_network(kind, architecture, data.train[0].shape[1], data.classes, options)

@@ -6,15 +6,14 @@ Runs are found by their tags before they are made, so publishing again adds what
 from __future__ import annotations
 
 import time
-from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from bonas_core.errors import ModelError
 from bonas_core.networks.trained import FILE_NAME, TrainedNetwork, read_trained
 from bonas_core.report.card import CELL_PICTURE, CURVE_PICTURE
-from bonas_core.settings import leaves
+from bonas_core.settings import leaves, parse_settings
 from bonas_core.storage import local_folder
-from tasks.tracking import connect, downloaded, experiment
+from tasks.tracking import connect, downloaded, experiment, log_metrics, version_of_run
 from tasks.training_folder import CARD_FILE, Plan, Result, TrainingFolder, model_alias
 
 if TYPE_CHECKING:
@@ -23,7 +22,6 @@ if TYPE_CHECKING:
 ARTIFACT_FOLDER = "network"
 CARD_FOLDER = "card"
 _TRAINING_TAG, _CELL_TAG, _VERSION_TAG = "bonas.training", "bonas.cell", "bonas.model_version"
-_MANY = 1000
 
 
 def publish_training(client: MlflowClient, folder: TrainingFolder, plan: Plan, place: int, result: Result) -> str:
@@ -33,9 +31,8 @@ def publish_training(client: MlflowClient, folder: TrainingFolder, plan: Plan, p
         the version's URI, `models:/NAME@ALIAS`.
     """
     from mlflow.entities import Metric, Param, RunTag
-    from mlflow.exceptions import MlflowException
 
-    own, settings = folder.cell(place), folder.settings()
+    own, settings = folder.cell(place), parse_settings(plan.settings, folder.id)
     alias = model_alias(folder.id, place)
     uri = f"models:/{result.model}@{alias}"
     experiment_id = experiment(client, settings.tracking.experiment or f"bonas-{settings.space}")
@@ -43,7 +40,8 @@ def publish_training(client: MlflowClient, folder: TrainingFolder, plan: Plan, p
     found = client.search_runs([experiment_id], query, max_results=1)
     if found and _VERSION_TAG in found[0].data.tags:
         return uri
-    tags = {_TRAINING_TAG: plan.uid, _CELL_TAG: str(place), "bonas.kind": "training"}
+    own_tags = {_TRAINING_TAG: plan.uid, _CELL_TAG: str(place)}
+    tags = {**own_tags, "bonas.kind": "training"}
     run = found[0] if found else client.create_run(experiment_id, tags=tags, run_name=f"{folder.id} · cell {place}")
     run_id = run.info.run_id
     chosen = plan.chosen[place - 1]
@@ -60,28 +58,15 @@ def publish_training(client: MlflowClient, folder: TrainingFolder, plan: Plan, p
     closing |= {"test": result.metrics["test"]}
     metrics += [Metric(name, float(value), now, result.epochs) for name, value in closing.items()]
     client.log_batch(run_id, params=parameters)
-    for begin in range(0, len(metrics), _MANY):
-        client.log_batch(run_id, metrics[begin : begin + _MANY])
+    log_metrics(client, run_id, metrics)
     with local_folder(own.path) as local:
         for name in (CARD_FILE, CELL_PICTURE, CURVE_PICTURE):
             client.log_artifact(run_id, str(local / name), CARD_FOLDER)
         client.log_artifact(run_id, str(local / FILE_NAME), ARTIFACT_FOLDER)
         card = (local / CARD_FILE).read_text()
     client.set_tag(run_id, "mlflow.note.content", card)
-    with suppress(MlflowException):  # it may be there already
-        client.create_registered_model(result.model)
-    made = client.search_model_versions(f"run_id = '{run_id}'")
-    version = (
-        made[0]
-        if made
-        else client.create_model_version(
-            result.model,
-            f"{run.info.artifact_uri}/{ARTIFACT_FOLDER}",
-            run_id=run_id,
-            tags={_TRAINING_TAG: plan.uid, _CELL_TAG: str(place)},
-            description=f"{result.metrics['test']:.2f} % of test images, {result.epochs} epochs; {chosen.origin}",
-        )
-    )
+    description = f"{result.metrics['test']:.2f} % of test images, {result.epochs} epochs; {chosen.origin}"
+    version = version_of_run(client, result.model, run, ARTIFACT_FOLDER, own_tags, description)
     client.set_registered_model_alias(result.model, alias, version.version)
     client.log_batch(run_id, tags=[RunTag(_VERSION_TAG, str(version.version))])
     client.set_terminated(run_id)

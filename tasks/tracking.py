@@ -30,6 +30,8 @@ from tasks.workspace import REPORT_NAME, default_tracking_uri, home, local_servi
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
+    from mlflow.entities import Metric, Run
+    from mlflow.entities.model_registry import ModelVersion
 
 ARTIFACT_FOLDER = "predictor"
 _REPORT_FOLDER = "report"
@@ -93,6 +95,36 @@ def experiment(client: MlflowClient, name: str) -> str:
         if found is None:
             raise
         return str(found.experiment_id)
+
+
+def log_metrics(client: MlflowClient, run_id: str, metrics: Sequence[Metric]) -> None:
+    """Logs any number of metrics, of which MLflow takes so many at a time."""
+    for begin in range(0, len(metrics), _MANY):
+        client.log_batch(run_id, metrics[begin : begin + _MANY])
+
+
+def version_of_run(
+    client: MlflowClient, registered: str, run: Run, folder: str, tags: dict[str, str], description: str
+) -> ModelVersion:
+    """The version of a registered model that a run has made: the one that a killed process left, or a new one.
+
+    Args:
+        client: of the tracking server.
+        registered: name of the model, which is made where there is none.
+        run: whose artifact `folder` is the version.
+        folder: of the run's artifacts.
+        tags: of a new version.
+        description: of a new version.
+    """
+    from mlflow.exceptions import MlflowException
+
+    with suppress(MlflowException):  # it may be there already
+        client.create_registered_model(registered)
+    made = client.search_model_versions(f"run_id = '{run.info.run_id}'")
+    if made:
+        return made[0]
+    source = f"{run.info.artifact_uri}/{folder}"
+    return client.create_model_version(registered, source, run.info.run_id, tags, description=description)
 
 
 def _make_local_store() -> None:
@@ -183,7 +215,6 @@ class Tracker:
     def publish_predictor(self, path: Location, model: PredictorModel) -> None:
         """Logs a predictor as a nested run and registers it as a model version, unless that has been done."""
         from mlflow.entities import Metric, Param, RunTag
-        from mlflow.exceptions import MlflowException
 
         version = model.fitted.version
         if version in self._published:
@@ -204,19 +235,13 @@ class Tracker:
         with local_folder(path.parent) as folder:
             self.client.log_artifact(run.info.run_id, str(folder / path.name), ARTIFACT_FOLDER)
         registered = registered_name(self.space)
-        with suppress(MlflowException):  # it may be there already
-            self.client.create_registered_model(registered)
-        made = self.client.search_model_versions(f"run_id = '{run.info.run_id}'")
-        registered_version = (
-            made[0]
-            if made
-            else self.client.create_model_version(
-                registered,
-                f"{run.info.artifact_uri}/{ARTIFACT_FOLDER}",
-                run_id=run.info.run_id,
-                tags={_PREDICTOR_TAG: version, _SEARCH_TAG: self.search_id},
-                description=f"{model.objective.name}, trained on {model.fitted.trained_on} trials of {self.search_id}",
-            )
+        registered_version = version_of_run(
+            self.client,
+            registered,
+            run,
+            ARTIFACT_FOLDER,
+            {_PREDICTOR_TAG: version, _SEARCH_TAG: self.search_id},
+            f"{model.objective.name}, trained on {model.fitted.trained_on} trials of {self.search_id}",
         )
         if _champion(self.client, registered) is None:
             self.client.set_registered_model_alias(registered, CHAMPION, registered_version.version)
@@ -262,8 +287,7 @@ class Tracker:
                 metrics.append(Metric("best_objective", best, now, trial.trial))
                 if trial.images_per_second is not None:
                     metrics.append(Metric("images_per_second", trial.images_per_second, now, trial.trial))
-        for begin in range(0, len(metrics), _MANY):
-            self.client.log_batch(self.run_id, metrics[begin : begin + _MANY])
+        log_metrics(self.client, self.run_id, metrics)
         self._logged |= {trial.trial for trial in trials}
 
     def log_forecast(self, seconds: float, trials: int) -> None:

@@ -4,24 +4,22 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from threading import Event
 
 from prefect import task
 from prefect.cache_policies import NO_CACHE
-from safetensors import SafetensorError, safe_open
 
 from bonas_core.architecture import Architecture
 from bonas_core.errors import TrialStoppedError
 from bonas_core.evaluators.base import EvaluationContext
-from bonas_core.evaluators.training import CHECKPOINT, TrainingEvaluator
+from bonas_core.evaluators.training import CHECKPOINT, TrainingEvaluator, last_epoch
 from bonas_core.networks.published import architecture_of
 from bonas_core.networks.size import NetworkSize, network_size
 from bonas_core.networks.trained import FILE_NAME, TrainedNetwork, trained_network
 from bonas_core.report.card import CELL_PICTURE, CURVE_PICTURE, Facts, model_card
 from bonas_core.report.figures import cell_image, training_curve
 from bonas_core.search import training_folder as on_disk
-from bonas_core.settings import Settings, TrainingSettings
+from bonas_core.settings import Settings
 from bonas_core.storage import make_folder, remove_folder, write_whole
 from tasks.slots import place_here
 from tasks.training_folder import CARD_FILE, CellFolder, Chosen, Result, TrainingFolder, model_alias, model_name
@@ -63,15 +61,13 @@ def train_cell(
     make_folder(own.checkpoints)
     with place_here(settings, f"cell {place} of {folder.id}") as slot, on_disk(own.checkpoints, told) as (local, hears):
         assert local is not None
-        done, figures = _last(local / CHECKPOINT)
+        done, figures = last_epoch(local / CHECKPOINT)
         curve = {epoch: point for epoch, point in curve.items() if epoch <= done}
         if done and done not in curve:  # killed between the checkpoint and the curve
             curve[done] = {**figures, "cost_s": 0.0}
         trained = evaluator.train(architecture, EvaluationContext(settings.seed, slot.device, local, hears))
     outcome = trained.outcome
-    assert isinstance(settings.evaluator, TrainingSettings)
-    network_settings = settings.evaluator.network.model_dump()
-    kind = str(network_settings.pop("kind") or evaluator.space.name)
+    kind, network_settings = evaluator.network
     validated = {"validation": outcome.objective} if "validation_loss" in outcome.metrics else {}
     kept = trained_network(
         trained.network,
@@ -130,14 +126,3 @@ def _write(
     write_whole(own.path / CELL_PICTURE, cell_image(architecture, evaluator.space.vocabulary))
     write_whole(own.path / CURVE_PICTURE, training_curve(curve))
     write_whole(own.path / CARD_FILE, model_card(network, facts).encode())
-
-
-def _last(checkpoint: Path) -> tuple[int, dict[str, float]]:
-    """Epochs done of a checkpoint, and the figures of the last; (0, {}) where there is none that can be read."""
-    try:
-        with safe_open(checkpoint, framework="np") as file:
-            metadata = file.metadata() or {}
-        names = ("objective", "train_loss", "validation_loss")
-        return int(metadata["epoch"]), {name: float(metadata[name]) for name in names if name in metadata}
-    except (OSError, SafetensorError, KeyError, ValueError):
-        return 0, {}

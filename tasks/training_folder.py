@@ -21,7 +21,6 @@ from typing import Any
 from pydantic import TypeAdapter, ValidationError
 
 from bonas_core.errors import StoreError, first_line
-from bonas_core.settings import Settings, parse_settings
 from bonas_core.storage import Location, check_id, is_locked, read_json, refuse_links, store_folder, write_whole
 from tasks.workspace import SEARCH_FILE, STATE_FILE, TRAINING_FILE, default_store
 
@@ -150,10 +149,6 @@ class TrainingFolder:
         if plan.schema != SCHEMA or not plan.chosen:
             raise StoreError(f"training `{self.id}` has schema {plan.schema}, this release reads {SCHEMA}; upgrade")
         return plan
-
-    def settings(self) -> Settings:
-        """The settings that they were started with."""
-        return parse_settings(self.read().settings, self.id)
 
     def write(self, plan: Plan) -> None:
         """Writes what they were started with."""

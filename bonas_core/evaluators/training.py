@@ -234,7 +234,8 @@ class TrainingEvaluator:
                 f"evaluator.processes: {processes} cannot share batches of {smallest} images; use {smallest} or fewer"
             )
         self._network_settings = {"channels": 4, "cells": 1, **(network or {})}
-        kind = self._network_settings.pop("kind", None) or space.name
+        kind: str = self._network_settings.pop("kind", None) or space.name
+        self._network_kind = kind
         self._make_network = _network_factory(kind, self._network_settings)
         duration = "1 epoch" if epochs == 1 else f"{epochs} epochs"
         is_validated = len(self._data.validation[1]) > 0
@@ -272,6 +273,11 @@ class TrainingEvaluator:
         }
         recipe |= {name: value for name, (value, usual) in later.items() if value != usual}
         self.fingerprint = hashlib.sha256(json.dumps(recipe, sort_keys=True).encode()).hexdigest()
+
+    @property
+    def network(self) -> tuple[str, Mapping[str, Any]]:
+        """Name of the networks' factory, and their settings."""
+        return self._network_kind, self._network_settings
 
     @property
     def data(self) -> Splits:
@@ -563,6 +569,16 @@ def _save(path: Path, metadata: Mapping[str, object], network: nn.Module, optimi
 def _copies(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Tensors as the format of checkpoints takes them: it refuses those that share memory, as weights may."""
     return {name: tensor.clone(memory_format=torch.contiguous_format) for name, tensor in tensors.items()}
+
+
+def last_epoch(checkpoint: Path) -> tuple[int, dict[str, float]]:
+    """Epochs done of a checkpoint, and the figures of the last; (0, {}) where there is none that can be read."""
+    try:
+        with safe_open(checkpoint, framework="np") as file:
+            metadata = file.metadata() or {}
+        return int(metadata["epoch"]), {name: float(metadata[name]) for name in _FIGURES if name in metadata}
+    except (OSError, SafetensorError, KeyError, ValueError):
+        return 0, {}
 
 
 def _restore(
