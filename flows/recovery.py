@@ -7,6 +7,7 @@ folder; the next one, which holds the search's lock and so knows that the one be
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
 from uuid import UUID
@@ -29,30 +30,31 @@ from prefect.states import Crashed
 
 from bonas_core.errors import StoreError
 from bonas_core.storage import Location, read_json, write_whole
+from tasks.outage import reason_of
 
 _FILE = "prefect.json"
 _OPEN = [StateType.RUNNING, StateType.PENDING, StateType.CANCELLING]
 
 
-def mark_dead_runs(folder: Location) -> int:
+def mark_dead_runs(folder: Location, warn: Callable[[str], None]) -> None:
     """Marks the runs of earlier processes of a search crashed, and notes the current run; the caller holds the lock.
 
-    Returns:
-        how many flow runs were marked.
+    A failure is worth a warning only: how runs look in Prefect stops no search.
     """
-    current = _current_run()
-    known = _noted(folder)
-    marked = 0
-    if known:
-        with get_client(sync_client=True) as client:
-            for run_id in known:
-                if run_id != current:
-                    marked += _mark(client, run_id)
-    write_whole(folder / _FILE, json.dumps({"flow_runs": [current] if current else []}).encode())
-    return marked
+    try:
+        current = _current_run()
+        known = _noted(folder)
+        if known:
+            with get_client(sync_client=True) as client:
+                for run_id in known:
+                    if run_id != current:
+                        _mark(client, run_id)
+        write_whole(folder / _FILE, json.dumps({"flow_runs": [current] if current else []}).encode())
+    except Exception as error:
+        warn(f"Prefect: {reason_of(error)}; runs of an earlier process may still look alive")
 
 
-def _mark(client: SyncPrefectClient, run_id: str) -> int:
+def _mark(client: SyncPrefectClient, run_id: str) -> None:
     """Marks a flow run, its subflows and their tasks crashed where they are still open."""
     with suppress(ObjectNotFound):  # another database
         run = client.read_flow_run(UUID(run_id))
@@ -68,8 +70,6 @@ def _mark(client: SyncPrefectClient, run_id: str) -> int:
                 task_run_filter=TaskRunFilter(state=state),
             ):
                 client.set_task_run_state(task_run.id, Crashed(message="its process is gone"), force=True)
-        return len(dead)
-    return 0
 
 
 def _children(client: SyncPrefectClient, run_id: UUID) -> list[Any]:

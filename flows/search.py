@@ -86,7 +86,7 @@ def search(
             raise SearchLockedError(f"search `{folder.id}` was started a moment ago by another process; run it again")
         budget = settings.budget.model_dump(mode="json")
         keep_warm_start(folder, problem)
-        _mark_dead_runs(folder)
+        mark_dead_runs(folder.path, watching().warning)
         folder.write_state("running", "", budget)
         run = SearchRun(folder, problem, settings, Allowance(more_trials, more_hours))
         state, reason = "paused", "stopped"
@@ -106,13 +106,6 @@ def search(
         "trials": len(run.log.rows),
         "best": None if best is None else {"architecture": best.architecture, "objective": best.objective},
     }
-
-
-def _mark_dead_runs(folder: SearchFolder) -> None:
-    try:
-        mark_dead_runs(folder.path)
-    except Exception as error:  # how runs look in Prefect stops no search
-        watching().warning(f"Prefect: {reason_of(error)}; runs of an earlier process may still look alive")
 
 
 class Allowance:

@@ -28,7 +28,7 @@ from tasks.models import publish_training
 from tasks.outage import reason_of
 from tasks.tracking import connect
 from tasks.training import train_cell
-from tasks.training_folder import Result, TrainingFolder
+from tasks.training_folder import Result
 
 
 def _run_name() -> str:
@@ -66,7 +66,7 @@ def train(
         if is_new:
             folder.write(prepared.plan)
         remove_unfinished(folder.path)
-        _mark_dead_runs(folder)
+        mark_dead_runs(folder.path, current_observer().warning)
         folder.write_state("running")
         state, reason = "paused", "stopped"
         try:
@@ -78,13 +78,6 @@ def train(
         finally:
             folder.write_state(state, reason)
     return shown_training(folder)
-
-
-def _mark_dead_runs(folder: TrainingFolder) -> None:
-    try:
-        mark_dead_runs(folder.path)
-    except Exception as error:  # how runs look in Prefect stops no training
-        current_observer().warning(f"Prefect: {reason_of(error)}; runs of an earlier process may still look alive")
 
 
 def _train_all(prepared: Prepared) -> None:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import partial
+from importlib import import_module
 from pathlib import Path
+from typing import Any
 
 from bonas_core.errors import SettingsError
 from bonas_core.storage import write_whole
@@ -19,12 +21,12 @@ Benchmark = Callable[[str, int, Sequence[str] | None, int, Sequence[str], Path],
 def benchmarks() -> dict[str, Benchmark]:
     """All benchmarks by name."""
     return {
-        "table1": _table1,
-        "figure3": _figure3,
+        "table1": _of_module("table1"),
+        "figure3": _of_module("figure3"),
         **{name: partial(_study, name, study) for name, study in STUDIES.items()},
         "transfer": _transfer,
         "cells": _cells,
-        "trainings": _trainings,
+        "trainings": _of_module("trainings"),
     }
 
 
@@ -50,6 +52,15 @@ def run_benchmark(
     return f"{known[name](space, seeds, methods, jobs, overrides, folder)}\nwritten to {folder}"
 
 
+def _of_module(name: str) -> Benchmark:
+    """The function that a module has the name of; the module is imported when it runs."""
+
+    def run(*arguments: Any) -> str:
+        return str(getattr(import_module(f"flows.benchmarks.{name}"), name)(*arguments))
+
+    return run
+
+
 def _study(
     name: str,
     study: Study,
@@ -71,36 +82,12 @@ def _transfer(
     return _written("transfer", transfer(space, seeds, methods, jobs, overrides, folder), folder)
 
 
-def _table1(
-    space: str, seeds: int, methods: Sequence[str] | None, jobs: int, overrides: Sequence[str], folder: Path
-) -> str:
-    from flows.benchmarks.table1 import table1
-
-    return table1(space, seeds, methods, jobs, overrides, folder)
-
-
-def _figure3(
-    space: str, seeds: int, methods: Sequence[str] | None, jobs: int, overrides: Sequence[str], folder: Path
-) -> str:
-    from flows.benchmarks.figure3 import figure3
-
-    return figure3(space, seeds, methods, jobs, overrides, folder)
-
-
 def _cells(
     space: str, seeds: int, methods: Sequence[str] | None, jobs: int, overrides: Sequence[str], folder: Path
 ) -> str:
     from flows.benchmarks.cells import cells
 
     return cells(folder)
-
-
-def _trainings(
-    space: str, seeds: int, methods: Sequence[str] | None, jobs: int, overrides: Sequence[str], folder: Path
-) -> str:
-    from flows.benchmarks.trainings import trainings
-
-    return trainings(space, seeds, methods, jobs, overrides, folder)
 
 
 def _written(name: str, results: Results, folder: Path) -> str:

@@ -74,10 +74,7 @@ class SearchJob:
 
     def digest(self, fingerprint: str) -> str:
         """Equal for searches that would give the same row."""
-        tree = self.settings.tree()
-        tree["evaluator"] = fingerprint
-        tree["method_name"] = self.method
-        return hashlib.sha256(json.dumps(tree, sort_keys=True).encode()).hexdigest()
+        return settings_digest(self.settings, evaluator=fingerprint, method_name=self.method)
 
     def execute(self) -> dict[str, Any]:
         """Runs the search to the optimum or the cap."""
@@ -213,6 +210,11 @@ def preset_settings(preset: str, own: Mapping[str, Any], overrides: Sequence[str
     """A preset with a benchmark's own settings on top, and on top of those the command line's and the seed."""
     assignments = [f"{name}={json.dumps(value)}" for name, value in own.items()]
     return load_settings(preset, seed=seed, overrides=[*assignments, *overrides])[0]
+
+
+def settings_digest(settings: Settings, **more: str) -> str:
+    """Equal for settings whose trees are equal once `more` is put into them."""
+    return hashlib.sha256(json.dumps({**settings.tree(), **more}, sort_keys=True).encode()).hexdigest()
 
 
 def standard_error(values: np.ndarray) -> float:

@@ -5,9 +5,7 @@ Every search is durable: a benchmark that was killed goes on in the middle of a 
 
 from __future__ import annotations
 
-import hashlib
 import io
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,7 +24,7 @@ from bonas_core.search import run
 from bonas_core.settings import Settings
 from bonas_core.storage import make_folder, single_writer, write_whole
 from flows.benchmarks.runs import run_all
-from flows.benchmarks.searches import preset_of, preset_settings, standard_error
+from flows.benchmarks.searches import preset_of, preset_settings, settings_digest, standard_error
 
 METHODS: Mapping[str, Mapping[str, Any]] = {"bonas": {}, "random": {"method.name": "random"}}
 """Settings put on top of the preset's."""
@@ -86,19 +84,13 @@ def trainings(
     make_folder(folder)
     jobs = {}
     for method, settings in searches:
-        digest = _digest(settings, problem)
+        digest = settings_digest(settings, evaluator=problem.evaluator.fingerprint)
         jobs[digest] = TrainingsJob(method, settings, folder / "searches" / f"{method}-{settings.seed}-{digest[:8]}")
     frame = run_all(jobs, folder / "runs.parquet", processes)
     write_whole(folder / "trainings.png", _curves(frame, chosen, problem))
     text = _table(frame, chosen, problem, preset)
     write_whole(folder / "trainings.md", text.encode())
     return text
-
-
-def _digest(settings: Settings, problem: Problem) -> str:
-    """Equal for searches that would give the same row."""
-    tree = {**settings.tree(), "evaluator": problem.evaluator.fingerprint}
-    return hashlib.sha256(json.dumps(tree, sort_keys=True).encode()).hexdigest()
 
 
 def _table(frame: pd.DataFrame, methods: Sequence[str], problem: Problem, preset: str) -> str:
