@@ -34,7 +34,7 @@ app = typer.Typer(
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
 )
-data_app = typer.Typer(help="Benchmark tables: prepare and check.", no_args_is_help=True)
+data_app = typer.Typer(help="Benchmark tables and image sets: prepare and check.", no_args_is_help=True)
 app.add_typer(data_app, name="data")
 store_app = typer.Typer(help="Stores of searches: check, compact and export.", no_args_is_help=True)
 app.add_typer(store_app, name="store")
@@ -342,7 +342,7 @@ def prepare(
         int | None, typer.Option(min=8, max=1024, help="Side of the images, where it can be chosen.")
     ] = None,
 ) -> None:
-    """Turn an official or own file into a checked table that presets find by themselves."""
+    """Turn official or own files into a checked table or image set that presets find by themselves."""
     from flows.datasets import prepare as prepared
 
     print(prepared(name, source, size))
@@ -350,7 +350,7 @@ def prepare(
 
 @data_app.command()
 def check(name: Annotated[str, typer.Argument(metavar="NAME", help="Data set, for instance nasbench201.")]) -> None:
-    """Check a prepared table against its checksum and its rules."""
+    """Check a prepared table or image set against its checksum and its rules."""
     from flows.datasets import check as checked
 
     print(checked(name))

@@ -160,6 +160,8 @@ class SearchFolder:
             StoreError: there is no such search, or the file is damaged.
         """
         if not self.exists():
+            if (self.path / TRAINING_FILE).is_file():
+                raise StoreError(f"`{self.id}` is a training, not a search; see it with `bonas show {self.id}`")
             known = ", ".join(folder.id for folder in searches(self.path.parent)) or "none"
             raise StoreError(f"search `{self.id}` is not in `{self.path.parent}`; searches there: {known}")
         try:

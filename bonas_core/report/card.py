@@ -10,6 +10,7 @@ import yaml
 
 from bonas_core.networks.size import NetworkSize
 from bonas_core.networks.trained import TrainedNetwork
+from bonas_core.report.durations import duration
 
 CELL_PICTURE, CURVE_PICTURE = "cell.png", "curve.png"
 
@@ -45,7 +46,7 @@ def model_card(network: TrainedNetwork, facts: Facts) -> str:
         "parameters": f"{facts.size.params:,} (without an auxiliary head)",
         "multiply-adds": f"{facts.size.mult_adds:,} for one image of {C} x {H} x {W}",
         "data": f"{network.data}: {trained_on:,} images to train on, {held_out:,} held out, {tested:,} to test with",
-        "training": f"{facts.epochs} epochs, seed {facts.seed}, one run, {facts.cost_s / 3600:.2f} h on {facts.device}",
+        "training": f"{facts.epochs} epochs, seed {facts.seed}, one run, {duration(facts.cost_s)} on {facts.device}",
     }
     accuracies = []
     if "validation" in network.figures:

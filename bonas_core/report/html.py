@@ -27,6 +27,7 @@ from bonas_core.report.analysis import (
     rank,
     summary,
 )
+from bonas_core.report.durations import duration
 from bonas_core.spaces.base import SearchSpace
 from bonas_core.storage import Location, make_folder, write_whole
 from bonas_core.trials import Objective, Trial, TrialState
@@ -161,10 +162,10 @@ class _Page:
             if draws is not None:
                 note += f"; random search needs {draws:,.0f} on average for one as good"
             cards.append(("Found at", f"trial {best.trial}", note))
-        each = f"{_duration(found.evaluation_s / found.evaluations)} per evaluation" if found.evaluations else ""
-        cards.append(("Evaluation time", _duration(found.evaluation_s), each))
-        share = f"{_duration(found.surrogate_s / len(self.trials))} per trial" if self.trials else ""
-        cards.append(("Surrogate time", _duration(found.surrogate_s), f"choosing trials; {share}" if share else ""))
+        each = f"{duration(found.evaluation_s / found.evaluations)} per evaluation" if found.evaluations else ""
+        cards.append(("Evaluation time", duration(found.evaluation_s), each))
+        share = f"{duration(found.surrogate_s / len(self.trials))} per trial" if self.trials else ""
+        cards.append(("Surrogate time", duration(found.surrogate_s), f"choosing trials; {share}" if share else ""))
         body = "".join(
             f'<div class="card"><p class="name">{escape(name)}</p><p class="figure">{escape(figure)}</p>'
             f"<p>{escape(note)}</p></div>"
@@ -385,7 +386,7 @@ class _Page:
         rows = [
             (
                 name,
-                _duration(sum(times)),
+                duration(sum(times)),
                 f"{sum(times) / spent:.1%}".replace("%", " %"),
                 f"{len(times):,}",
                 *_spread(times),
@@ -396,7 +397,7 @@ class _Page:
         note = (
             ""
             if elapsed is None
-            else f"From the first proposal to the last result: {_duration(elapsed)}, pauses included."
+            else f"From the first proposal to the last result: {duration(elapsed)}, pauses included."
         )
         return _section("Where the time went", _table(columns, rows) + (_note(note) if note else ""))
 
@@ -519,23 +520,10 @@ def _plural(count: int, noun: str, nouns: str | None = None) -> str:
     return f"{count:,} {noun if count == 1 else nouns or noun + 's'}"
 
 
-def _duration(seconds: float) -> str:
-    if seconds < 0.001:
-        return f"{seconds * 1e6:.0f} µs" if seconds else "0 s"
-    if seconds < 1:
-        return f"{seconds * 1e3:.3g} ms"
-    if seconds < 60:
-        return f"{seconds:.1f} s"
-    minutes = round(seconds) // 60
-    if minutes < 60:
-        return f"{minutes} min {round(seconds) % 60} s"
-    return f"{minutes // 60:,} h {minutes % 60} min"
-
-
 def _spread(times: Sequence[float]) -> tuple[str, str, str]:
     if not times:
         return _NONE, _NONE, _NONE
-    return _duration(sum(times) / len(times)), _duration(median(times)), _duration(max(times))
+    return duration(sum(times) / len(times)), duration(median(times)), duration(max(times))
 
 
 def _span(trials: Sequence[Trial]) -> str:

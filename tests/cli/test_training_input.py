@@ -10,7 +10,7 @@ import pytest
 from test_store import started
 
 from flows.cli import _exit_code
-from tasks.workspace import SearchFolder
+from tasks.workspace import TRAINING_FILE, SearchFolder
 
 Refused = Callable[..., str]
 
@@ -71,6 +71,15 @@ def test_bad_arguments(refused: Refused, arguments: tuple[str, ...], said: str) 
 def test_more_cells_than_there_are(refused: Refused, search: SearchFolder) -> None:
     line = refused("train", "digits-final", "--from", search.id, "--top", "500", "--store", search.path.parent)
     assert "trials that ended well; ask for fewer" in line
+
+
+@pytest.mark.parametrize("command", ["report", "resume"])
+def test_a_training_where_a_search_is_asked_for(refused: Refused, search: SearchFolder, command: str) -> None:
+    training = search.path.parent / "final"
+    training.mkdir()
+    (training / TRAINING_FILE).write_bytes(b"{}")
+    line = refused(command, "final", "--store", training.parent)
+    assert "`final` is a training, not a search; see it with `bonas show final`" in line
 
 
 def test_the_id_of_a_search(refused: Refused, search: SearchFolder) -> None:
