@@ -453,11 +453,11 @@ def _run(settings: Settings, search_id: str, as_json: bool) -> None:
     """Runs a search as a flow, then prints what it found."""
     from flows.opening import check_openable, check_unlocked
     from flows.reporting import show_search
-    from tasks.tracking import check_uri
+    from tasks.tracking import named_uri
     from tasks.workspace import search_folder
 
     folder = search_folder(search_id, settings.store)
-    check_uri(settings.tracking.uri)
+    named_uri(settings.tracking.uri)
     check_openable(folder, settings)  # everything a person can get wrong is found before any service is started
     check_unlocked(folder.path)
     _use_local_services()

@@ -38,7 +38,7 @@ from flows.publishing import Publisher
 from flows.recovery import mark_dead_runs
 from flows.reporting import short_form, write_search_report
 from flows.runlog import watching
-from tasks.outage import is_outage, reason_of, wait_for_server
+from tasks.outage import is_outage, reason_of, wait_for_server, watching_servers
 from tasks.stages import (
     embed,
     predictor_path,
@@ -49,6 +49,7 @@ from tasks.stages import (
     score_and_pick,
     update_sampler,
 )
+from tasks.tracking import named_uri
 from tasks.workspace import SearchFolder, search_folder
 
 _OUTAGES = 20
@@ -91,7 +92,8 @@ def search(
         run = SearchRun(folder, problem, settings, Allowance(more_trials, more_hours))
         state, reason = "paused", "stopped"
         try:
-            state, reason = run.until_done()
+            with watching_servers(named_uri(settings.tracking.uri), run.observer.warning):
+                state, reason = run.until_done()
         except Exception as error:
             state, reason = "failed", f"{type(error).__name__}: {error}"
             raise

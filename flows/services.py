@@ -21,7 +21,7 @@ from urllib.request import ProxyHandler, build_opener
 
 from bonas_core.errors import SearchError, SettingsError
 from bonas_core.storage import make_folder, single_writer, write_whole
-from tasks.workspace import default_tracking_uri, home, services_file
+from tasks.workspace import home, local_tracking_uri, services_file
 
 FLOW_POOL = "bonas"
 TRIAL_POOL = "bonas-trials"
@@ -209,7 +209,7 @@ def addresses(port: int, mlflow_port: int) -> list[str]:
 
 
 def _mlflow(port: int) -> list[str]:
-    command = f"ui --backend-store-uri {shlex.quote(default_tracking_uri())} --host {_HOST} --port {port} --workers 1"
+    command = f"ui --backend-store-uri {shlex.quote(local_tracking_uri())} --host {_HOST} --port {port} --workers 1"
     return [sys.executable, "-m", "mlflow", *shlex.split(command)]
 
 

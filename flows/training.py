@@ -25,8 +25,8 @@ from flows.observer import Observer, current_observer
 from flows.recovery import mark_dead_runs
 from flows.training_plan import Prepared, default_training_id, prepare, shown_training
 from tasks.models import publish_training
-from tasks.outage import reason_of
-from tasks.tracking import connect
+from tasks.outage import reason_of, watching_servers
+from tasks.tracking import connect, named_uri
 from tasks.training import train_cell
 from tasks.training_folder import Result
 
@@ -70,7 +70,8 @@ def train(
         folder.write_state("running")
         state, reason = "paused", "stopped"
         try:
-            _train_all(prepared)
+            with watching_servers(named_uri(settings.tracking.uri), current_observer().warning):
+                _train_all(prepared)
             state, reason = "finished", ""
         except Exception as error:
             state, reason = "failed", reason_of(error)

@@ -23,7 +23,7 @@ from bonas_core.settings import Settings, TrainingSettings
 from bonas_core.storage import check_writable
 from bonas_core.trials import Objective
 from flows.opening import check_continued, default_id, new_uid, versions
-from tasks.tracking import check_uri
+from tasks.tracking import named_uri
 from tasks.training_folder import CARD_FILE, Chosen, Plan, TrainingFolder, model_alias, training_folder
 from tasks.workspace import search_folder
 
@@ -55,7 +55,7 @@ def prepare(settings: Settings, cell: str | None, source: str | None, top: int, 
         raise SettingsError("train: give either a cell or --from ID of a search; one of the two says what to train")
     if not isinstance(settings.evaluator, TrainingSettings):
         raise SettingsError("train: evaluator.kind is not training; give a preset such as cifar10-final")
-    check_uri(settings.tracking.uri)
+    named_uri(settings.tracking.uri)
     request = f"cell {cell}" if source is None else f"the best {top} of {source}"
     folder = training_folder(training_id, settings.store)
     check_writable(folder.path)

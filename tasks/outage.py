@@ -1,17 +1,21 @@
-"""Telling a Prefect server that is away from everything else that can go wrong."""
+"""Servers that are away: telling that from everything else that can go wrong, saying it, and waiting."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from threading import Event, Thread
 
 import httpx
 from prefect.client.orchestration import get_client
 from prefect.settings import PREFECT_API_URL
 
 from bonas_core.errors import SearchError
+from tasks.tracking import shown_uri
 
 _LOOK_EVERY_S = 2.0
+_ALARM_AFTER = 3  # looks in a row without an answer: a busy server misses one
 
 
 def is_outage(error: BaseException) -> bool:
@@ -55,6 +59,56 @@ def await_start(warn: Callable[[str], None], patience_s: float = 120.0) -> None:
             warn(f"Prefect's server {url} cannot be reached; waiting {patience_s:.0f} s for it")
             told = True
         time.sleep(_LOOK_EVERY_S)
+
+
+@contextmanager
+def watching_servers(
+    tracking_uri: str | None, warn: Callable[[str], None], look_every_s: float = _LOOK_EVERY_S
+) -> Iterator[None]:
+    """Says when Prefect's or MLflow's server goes away, and when it is back; their clients retry in silence.
+
+    Args:
+        tracking_uri: of MLflow; looked at where it is a server's.
+        warn: called from a thread, with one line.
+        look_every_s: seconds between looks.
+    """
+    pages = {}
+    api = PREFECT_API_URL.value()
+    if api:
+        pages[f"Prefect: the server {api}"] = f"{api.rstrip('/')}/health"
+    if tracking_uri and tracking_uri.startswith("http"):
+        shown = shown_uri(tracking_uri).rstrip("/")
+        pages[f"MLflow: the server {shown}"] = f"{shown}/health"
+    done = Event()
+    thread = Thread(target=_watch, args=(pages, warn, look_every_s, done), name="outages", daemon=True)
+    if pages:
+        thread.start()
+    try:
+        yield
+    finally:
+        done.set()
+
+
+def _watch(pages: Mapping[str, str], warn: Callable[[str], None], look_every_s: float, done: Event) -> None:
+    # one that has never answered such a look is not judged: it may want a certificate or a token
+    missed: dict[str, int] = {}
+    while not done.wait(look_every_s):
+        for name, page in pages.items():
+            if _answers(page):
+                if missed.get(name, 0) >= _ALARM_AFTER:
+                    warn(f"{name} is back")
+                missed[name] = 0
+            elif name in missed:
+                missed[name] += 1
+                if missed[name] == _ALARM_AFTER:
+                    warn(f"{name} does not answer; what needs it waits until it is back, nothing recorded is lost")
+
+
+def _answers(page: str) -> bool:
+    try:
+        return httpx.get(page, timeout=5.0).status_code < 500
+    except (httpx.HTTPError, OSError, ValueError):
+        return False
 
 
 def wait_for_server(between: Callable[[], None] = lambda: None) -> None:

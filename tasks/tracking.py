@@ -26,7 +26,7 @@ from bonas_core.report.analysis import honest_correlation
 from bonas_core.settings import Settings, leaves
 from bonas_core.storage import Location, local_folder
 from bonas_core.trials import Objective, Trial
-from tasks.workspace import REPORT_NAME, default_tracking_uri, home, local_service
+from tasks.workspace import REPORT_NAME, home, local_service, local_tracking_uri
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -50,23 +50,30 @@ def registered_name(space: str) -> str:
     return f"bonas-{space}"
 
 
-def check_uri(uri: str | None) -> None:
-    """Raises SettingsError unless MLflow can keep a model registry at the URI."""
+def named_uri(uri: str | None) -> str | None:
+    """The tracking store that is named: by the setting `tracking.uri`, else by MLflow's own MLFLOW_TRACKING_URI.
+
+    Raises:
+        SettingsError: it is not one that MLflow can keep a model registry in.
+    """
+    source = "tracking.uri" if uri else "MLFLOW_TRACKING_URI"
+    uri = uri or os.environ.get(source) or None
     if uri is not None and urlsplit(uri).scheme.split("+")[0] not in _SCHEMES:
         raise SettingsError(
-            f"tracking.uri `{uri}`: not a database or server; use sqlite:////path/mlflow.db or http://host:port"
+            f"{source} `{uri}`: not a database or server; use sqlite:////path/mlflow.db or http://host:port"
         )
+    return uri
 
 
 def connect(uri: str | None) -> MlflowClient:
-    """A client of a tracking server, or of the local store where none is named.
+    """A client of the tracking store that is named, or of the local one.
 
     Raises:
         SettingsError: the URI is not one that MLflow can keep a model registry in.
     """
-    check_uri(uri)
+    uri = named_uri(uri)
     if uri is None:
-        uri = default_tracking_uri()
+        uri = local_tracking_uri()
         _make_local_store()
     from mlflow import MlflowClient
 
@@ -169,12 +176,18 @@ class Pages:
     """Predictors of the space."""
 
 
+def shown_uri(uri: str) -> str:
+    """A URI without user and password."""
+    parts = urlsplit(uri)
+    return parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl()
+
+
 def _ui(uri: str) -> str | None:
     """Address of MLflow's UI for a tracking store; None for a database that no server of ours shows."""
     parts = urlsplit(uri)
     if parts.scheme in ("http", "https"):
-        return parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl().rstrip("/")  # without a password
-    return local_service("mlflow_url") if uri == default_tracking_uri() else None
+        return shown_uri(uri).rstrip("/")
+    return local_service("mlflow_url") if uri == local_tracking_uri() else None
 
 
 def honest_score(trials: Sequence[Trial]) -> HonestScore | None:
@@ -305,7 +318,7 @@ class Tracker:
 
         now = int(time.time() * 1000)
         self.client.log_batch(self.run_id, [Metric(key, value, now, 0) for key, value in figures.items()])
-        status = {"finished": "FINISHED", "failed": "FAILED"}.get(state, "KILLED")
+        status = {"finished": "FINISHED", "failed": "FAILED"}.get(state, "SCHEDULED")
         self.client.set_terminated(self.run_id, status)
 
     def _nested_run(self, model: PredictorModel) -> Any:

@@ -53,7 +53,7 @@ def default_store() -> Path:
     return home() / "searches"
 
 
-def default_tracking_uri() -> str:
+def local_tracking_uri() -> str:
     """MLflow's tracking store where none is named: SQLite in the home folder."""
     return f"sqlite:///{make_local_folder(home()) / 'mlflow.db'}"
 

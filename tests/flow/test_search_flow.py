@@ -143,7 +143,7 @@ def test_a_paused_search_does_not_stay_running_in_mlflow(store: Path) -> None:
 
     client = connect(None)
     tracker = Tracker(client, settings_for(store), "paused", "uid-of-a-paused-search", "toy-space")
-    for state, status in (("paused", "KILLED"), ("failed", "FAILED"), ("finished", "FINISHED")):
+    for state, status in (("paused", "SCHEDULED"), ("failed", "FAILED"), ("finished", "FINISHED")):
         tracker.set_state(state, {"evaluations": 3.0})
         assert client.get_run(tracker.run_id).info.status == status
 
@@ -171,7 +171,7 @@ def test_a_search_goes_on_without_its_tracking_server_and_publishes_later(
     from flows.display import displayed
     from flows.search import search
     from tasks.tracking import connect
-    from tasks.workspace import default_tracking_uri
+    from tasks.workspace import local_tracking_uri
 
     absent = {"uri": "http://127.0.0.1:9", "experiment": "late"}
     with displayed():
@@ -180,9 +180,9 @@ def test_a_search_goes_on_without_its_tracking_server_and_publishes_later(
     assert capsys.readouterr().err.count("warning: MLflow") == 1
     manifest = store / "late" / "search.json"
     stored = json.loads(manifest.read_text())
-    stored["settings"]["tracking"]["uri"] = default_tracking_uri()
+    stored["settings"]["tracking"]["uri"] = local_tracking_uri()
     manifest.write_text(json.dumps(stored))
-    present = {"uri": default_tracking_uri(), "experiment": "late"}
+    present = {"uri": local_tracking_uri(), "experiment": "late"}
     search(settings_for(store, trials=8, **METHODS["best"], tracking=present), search_id="late")
     client = connect(None)
     experiment = client.get_experiment_by_name("late")
