@@ -90,6 +90,7 @@ class Stage:
             "PREFECT_HOME": str(folder / "prefect"),
             "PREFECT_API_URL": self.api,
             "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+            "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
             "PREFECT_WORKER_QUERY_SECONDS": "2",
             LOG: str(self.log),
         }
