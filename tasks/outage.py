@@ -15,7 +15,7 @@ from bonas_core.errors import SearchError
 from tasks.tracking import shown_uri
 
 _LOOK_EVERY_S = 2.0
-_ALARM_AFTER = 3  # looks in a row without an answer: a busy server misses one
+_ALARM_AFTER = 4  # looks in a row without an answer: a busy server misses some
 
 
 def is_outage(error: BaseException) -> bool:
@@ -106,7 +106,7 @@ def _watch(pages: Mapping[str, str], warn: Callable[[str], None], look_every_s: 
 
 def _answers(page: str) -> bool:
     try:
-        return httpx.get(page, timeout=5.0).status_code < 500
+        return httpx.get(page, timeout=10.0).status_code < 500
     except (httpx.HTTPError, OSError, ValueError):
         return False
 
