@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import erfcx, logsumexp, ndtr
+from scipy.special import erfcx, ndtr
 
 Vector = NDArray[np.float64]
 
@@ -68,48 +68,3 @@ def log_expected_improvement(posterior: Posterior, best: float) -> Vector:
     )
     far = -0.5 * x**2 - _LOG_SQRT_2PI + bracket
     return np.asarray(np.where(gamma > -1, near, far) + np.log(posterior.std))
-
-
-class ExpectedAddition:
-    """EI of one more trial beside those in flight, whose outcomes are not known yet (parallel or q-EI, picked greedily:
-    Ginsbourger et al. 2010, Wilson et al. 2018).
-
-    E(max(y_c - max(best, y_1, ..., y_p), 0)), over joint draws of the outcomes y_1 ... y_p of the trials in flight and
-    of the candidate's function value; the candidate's own noise is integrated exactly.
-
-    Args:
-        draws: (n, S) joint draws of the candidates' function values.
-        in_flight: (p, S) the same draws of the values of trials in flight.
-        noise: standard deviation of the observation noise.
-        best: the score to improve upon.
-        rng: draws the noise of outcomes.
-    """
-
-    def __init__(
-        self,
-        draws: NDArray[np.floating],
-        in_flight: NDArray[np.floating],
-        noise: float,
-        best: float,
-        rng: np.random.Generator,
-    ) -> None:
-        self._draws = draws
-        self._noise = noise
-        self._rng = rng
-        self._best = np.full(draws.shape[1], best)
-        for values in in_flight:
-            self._observe(values)
-
-    def log_value(self) -> Vector:
-        """(n,) logarithm of every candidate's expected addition."""
-        variance = np.full(self._draws.size, self._noise**2)
-        gain = (self._draws - self._best).ravel()
-        values = log_expected_improvement(Posterior(gain, variance), 0.0).reshape(self._draws.shape)
-        return np.asarray(logsumexp(values, axis=1) - np.log(self._draws.shape[1]))
-
-    def take(self, row: int) -> None:
-        """Counts a candidate among those in flight."""
-        self._observe(self._draws[row])
-
-    def _observe(self, values: NDArray[np.floating]) -> None:
-        self._best = np.maximum(self._best, values + self._noise * self._rng.standard_normal(len(values)))

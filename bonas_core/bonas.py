@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bonas_core import regression
-from bonas_core.acquisition import ExpectedAddition, log_expected_improvement
+from bonas_core.acquisition import log_expected_improvement
 from bonas_core.blas import one_blas_thread
 from bonas_core.errors import ModelError
 from bonas_core.predictors.base import Predictor, PredictorWeights
@@ -33,8 +33,6 @@ from bonas_core.trials import Trials
 
 Features = NDArray[np.float32]
 
-_DRAWS = 256
-"""Joint draws from the posterior, where trials are in flight."""
 _EXPLORE_EVERY = 4
 """Trials per random one, once a search has waited in vain for its patience."""
 _BLOCK = 1 << 15
@@ -284,10 +282,12 @@ class Bonas:
         """Fits the regression to every observed trial (line 16); `features` are the trials' embeddings."""
         rows, scores = trials.observed()
         targets = transform(scores, self._targets)
-        fitted = regression.fit(features[rows], targets.values, self._intercept, self._min_noise)
-        if self._incumbent == "observed":
-            return Surrogate(fitted, targets, float(targets.values.max()))
-        return Surrogate(fitted, targets, float(fitted.posterior(features[rows]).mean.max()))
+        return self._regressed(features[rows], targets.values, targets)
+
+    def _regressed(self, features: Features, values: NDArray[np.float64], targets: Targets) -> Surrogate:
+        fitted = regression.fit(features, values, self._intercept, self._min_noise)
+        expected = values if self._incumbent == "observed" else fitted.posterior(features).mean
+        return Surrogate(fitted, targets, float(expected.max()))
 
     @one_blas_thread()
     def score(self, surrogate: Surrogate, candidates: Features) -> NDArray[np.float64]:
@@ -301,16 +301,17 @@ class Bonas:
     ) -> list[Proposal]:
         """Picks `count` candidates of largest EI (line 13), one after the other.
 
-        With trials in flight or picked before in the same round, EI is what a candidate is expected to add to the best
-        of them all: see `ExpectedAddition`. Ties are broken at random. A search that is out of patience explores.
+        Trials in flight, and those picked before in the same round, count as if they had been found to be what is
+        expected of them (kriging believer, Ginsbourger et al. 2010). Ties are broken at random. A search that is out of
+        patience explores.
         """
         rng = generator(seed, Purpose.TIE_BREAK, len(trials))
         pool, candidates = embedded.pool, embedded.candidates
-        surrogate = self.fit_surrogate(trials, embedded.trials)
-        open_rows = pool.open.copy()
-        value = self.score(surrogate, candidates)
+        surrogate = believed = self.fit_surrogate(trials, embedded.trials)
+        rows = trials.observed()[0]
+        features, values = embedded.trials[rows], surrogate.targets.values
         in_flight = embedded.trials[~trials.finished]
-        addition = self._addition(surrogate, candidates, in_flight, rng) if count > 1 or len(in_flight) else None
+        open_rows = pool.open.copy()
         incumbent = float(surrogate.targets.to_scores(np.array([surrogate.best]))[0])
         proposals: list[Proposal] = []
         for place in range(min(count, int(open_rows.sum()))):
@@ -318,13 +319,14 @@ class Bonas:
                 proposals.append(self._random(trials, proposals, seed))
                 open_rows &= self.space.keys(pool.genotypes) != self.space.keys(proposals[-1].genotype[None])
                 continue
-            if addition is not None and (place or len(in_flight)):
-                value = addition.log_value()
-            value = np.where(open_rows, value, -np.inf)
+            if len(in_flight):
+                features = np.concatenate([features, in_flight])
+                values = np.append(values, believed.regression.posterior(in_flight).mean)
+                believed = self._regressed(features, values, surrogate.targets)
+            value = np.where(open_rows, self.score(believed, candidates), -np.inf)
             pick = int(rng.choice(np.flatnonzero(value == value.max())))
             open_rows[pick] = False
-            if addition is not None:
-                addition.take(pick)
+            in_flight = candidates[pick : pick + 1]
             mean, std = surrogate.predict_scores(candidates[pick : pick + 1])
             proposals.append(
                 Proposal(
@@ -350,13 +352,6 @@ class Bonas:
         rng = generator(seed, Purpose.EXPLORATION, len(trials) + len(picked))
         seen = [trials.keys, *(self.space.keys(proposal.genotype[None]) for proposal in picked)]
         return Proposal(fresh_random(self.space, np.concatenate(seen), 1, rng)[0], "random")
-
-    def _addition(
-        self, surrogate: Surrogate, candidates: Features, in_flight: Features, rng: np.random.Generator
-    ) -> ExpectedAddition:
-        draws = surrogate.regression.sample(np.concatenate([in_flight, candidates]), _DRAWS, rng)
-        p = len(in_flight)
-        return ExpectedAddition(draws[p:], draws[:p], surrogate.regression.beta**-0.5, surrogate.best, rng)
 
     def _shortlisted(self, trials: Trials, pool: Pool, fitted: FittedPredictor) -> tuple[NDArray[np.intp], Features]:
         """Rows of the whole space that are scored until the next retraining, and their embeddings."""

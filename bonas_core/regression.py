@@ -71,17 +71,6 @@ class BayesianLinearRegression:
         variance = np.maximum(variance, 0) + (1 / self.beta if noise else 0)
         return Posterior((phi @ self.weights.astype(precision)).astype(np.float64), variance)
 
-    def sample(self, features: NDArray[np.floating], count: int, rng: np.random.Generator) -> Matrix:
-        """Joint draws of the functions w.phi from the posterior over w, without observation noise: (n, count)."""
-        phi = self._design(features, np.float32)
-        white = rng.standard_normal((phi.shape[1], count))
-        # the square root of S that keeps V: (I - V diag(1 - sqrt(1 - shrinkage)) V') / sqrt(alpha)
-        kept = 1 - np.sqrt(1 - self.shrinkage)
-        w = self.weights[:, None] + (white - self.basis.T @ (kept[:, None] * (self.basis @ white))) / np.sqrt(
-            self.alpha
-        )
-        return np.asarray(phi @ w.astype(np.float32), dtype=np.float64)
-
     def _design(self, features: NDArray[np.floating], precision: type[np.floating]) -> NDArray[np.floating]:
         return _design(np.asarray(features, dtype=precision), self.offset.astype(precision), self.intercept)
 

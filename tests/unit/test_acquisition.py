@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 from scipy.integrate import quad
 from scipy.stats import norm
 
-from bonas_core.acquisition import ExpectedAddition, Posterior, expected_improvement, log_expected_improvement
+from bonas_core.acquisition import Posterior, expected_improvement, log_expected_improvement
 
 means = st.floats(-5, 5)
 deviations = st.floats(0.05, 5)
@@ -94,30 +94,3 @@ def test_a_change_of_scale_and_origin_moves_log_ei_by_the_scale(
     moved = log_expected_improvement(posterior(scale * mean + shift, scale * std), scale * best + shift)
     expected = log_expected_improvement(posterior(mean, std), best) + np.log(scale)
     np.testing.assert_allclose(moved, expected, rtol=1e-6, atol=1e-6)
-
-
-def test_with_nothing_in_flight_the_expected_addition_is_expected_improvement():
-    rng = np.random.default_rng(0)
-    mean, std, noise = np.array([-1.0, 0.0, 0.7]), np.array([0.5, 1.0, 0.2]), 0.3
-    draws = mean[:, None] + std[:, None] * rng.standard_normal((3, 100_000))
-    value = ExpectedAddition(draws, draws[:0], noise, 0.5, rng).log_value()
-    exact = log_expected_improvement(Posterior(mean, std**2 + noise**2), 0.5)
-    np.testing.assert_allclose(np.exp(value), np.exp(exact), rtol=0.05)
-
-
-def test_expected_addition_to_a_trial_in_flight_is_the_mean_of_a_maximum():
-    rng = np.random.default_rng(0)
-    draws = rng.standard_normal((2, 100_000))
-    addition = ExpectedAddition(draws, draws[:0], 1e-6, -np.inf, rng)
-    addition.take(0)
-    # E max(a, b) - E a of two independent standard normals is 1 / sqrt(pi); of one with itself it is nothing
-    assert np.exp(addition.log_value()[1]) == pytest.approx(1 / np.sqrt(np.pi), rel=0.02)
-    assert np.exp(addition.log_value()[0]) < 1e-4
-
-
-def test_trials_in_flight_and_trials_taken_count_the_same():
-    draws = np.random.default_rng(0).standard_normal((5, 64))
-    taken = ExpectedAddition(draws, draws[:0], 0.1, 0.0, np.random.default_rng(1))
-    taken.take(2)
-    in_flight = ExpectedAddition(draws, draws[2:3], 0.1, 0.0, np.random.default_rng(1))
-    np.testing.assert_array_equal(taken.log_value(), in_flight.log_value())

@@ -8,7 +8,7 @@ from bonas_core import regression
 from bonas_core.acquisition import log_expected_improvement
 from bonas_core.architecture import Architecture
 from bonas_core.baselines import RandomSearch
-from bonas_core.bonas import Bonas
+from bonas_core.bonas import Bonas, Embedded
 from bonas_core.evaluators.base import EvaluationContext, Outcome
 from bonas_core.predictors.gcn import GCN
 from bonas_core.samplers import EvolutionSampler, ExhaustiveSampler, LearningSampler, RandomSampler, Sampler
@@ -236,17 +236,42 @@ def test_the_first_pick_of_a_batch_is_the_pick_of_a_batch_of_one():
     assert figures(strategy().propose(trials, 5, 0))[0] == figures(strategy().propose(trials, 1, 0))[0]
 
 
-def test_a_trial_in_flight_takes_the_worth_from_what_is_like_it():
-    trials = in_flight(some_trials(13), [12])
+def test_a_trial_in_flight_counts_as_one_picked_before():
+    trials = some_trials(12)
     bonas = strategy()
     pool, fitted = bonas.sample_pool(trials, 0), bonas.fit_predictor(trials, 0)
     embedded = bonas.embed(trials, pool, fitted)
-    alone = bonas.score(bonas.fit_surrogate(trials, embedded.trials), embedded.candidates)
-    twin = embedded.trials.copy()
-    twin[12] = embedded.candidates[alone.argmax()]
-    picked = bonas.select(trials, replace(embedded, trials=twin), fitted, 1, 0)[0]
-    assert picked.acquisition < alone.max()
-    assert picked.genotype.tolist() != pool.genotypes[alone.argmax()].tolist()
+    first, second = bonas.select(trials, embedded, fitted, 2, 0)
+    row = (pool.genotypes == first.genotype).all(axis=1)
+    beside = Embedded(
+        replace(pool, open=pool.open & ~row),
+        np.concatenate([embedded.trials, embedded.candidates[row][:1]]),
+        embedded.candidates,
+    )
+    picked = bonas.select(in_flight(some_trials(13), [12]), beside, fitted, 1, 0)[0]
+    assert picked.genotype.tolist() == second.genotype.tolist()
+    assert picked.acquisition == pytest.approx(second.acquisition, rel=1e-6)
+    assert picked.acquisition < first.acquisition
+
+
+def test_a_pick_believes_that_the_picks_before_it_turn_out_as_predicted():
+    trials = some_trials(12)
+    bonas = strategy()
+    pool, fitted = bonas.sample_pool(trials, 0), bonas.fit_predictor(trials, 0)
+    embedded = bonas.embed(trials, pool, fitted)
+    first, second = bonas.select(trials, embedded, fitted, 2, 0)
+    surrogate = bonas.fit_surrogate(trials, embedded.trials)
+    row = int(np.flatnonzero((pool.genotypes == first.genotype).all(axis=1))[0])
+    features = np.concatenate([embedded.trials, embedded.candidates[[row]]])
+    mean = surrogate.regression.posterior(embedded.candidates[[row]]).mean
+    values = np.append(surrogate.targets.values, mean)
+    believed = regression.fit(features, values, "constant", regression.MIN_NOISE).posterior(
+        embedded.candidates, precision=np.float32
+    )
+    is_open = pool.open & (np.arange(len(pool.open)) != row)
+    value = np.where(is_open, log_expected_improvement(believed, values.max()), -np.inf)
+    assert second.genotype.tolist() == pool.genotypes[value.argmax()].tolist()
+    assert second.acquisition == pytest.approx(value.max(), rel=1e-6)
 
 
 def test_a_search_out_of_patience_tries_something_at_random_now_and_then():
