@@ -19,7 +19,8 @@ from bonas_core.evaluators.training import TrainingEvaluator
 from bonas_core.search import is_out_of_memory
 from bonas_core.settings import Settings, TrainingSettings
 from bonas_core.spaces.base import SearchSpace
-from flows.presets import SUFFIX, load_settings
+from bonas_core.tensors import SUFFIX
+from flows.presets import load_settings
 from tasks.slots import threads_of
 
 _DAY_S = 86_400

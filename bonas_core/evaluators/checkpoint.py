@@ -12,8 +12,9 @@ from safetensors.torch import save
 from torch import Tensor, nn
 
 from bonas_core.storage import write_whole
+from bonas_core.tensors import SUFFIX
 
-CHECKPOINT = "training.safetensors"
+CHECKPOINT = f"training{SUFFIX}"
 """Name of the file in the folder for checkpoints."""
 FIGURES = ("objective", "train_loss", "validation_loss")
 """What progress and a checkpoint hold of an epoch."""
