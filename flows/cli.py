@@ -48,8 +48,6 @@ SearchIds = Annotated[
     list[str] | None, typer.Argument(metavar="[ID ...]", help="Searches; by default all of the store.")
 ]
 _WAITING_SHOWN = 5
-_OUTAGES = 20
-"""Times that a search is started anew because Prefect's server went away while it started or ended."""
 SearchId = Annotated[str, typer.Argument(metavar="ID", help="The search's id; `bonas list` shows them.")]
 
 
@@ -521,13 +519,13 @@ def _call_flow(flow: Callable[[], object], what: str, state: Callable[[], str], 
     from tasks.workspace import home
 
     make_local_folder(home())  # Prefect makes its own folder in it, but no parents
-    from tasks.outage import await_start, is_outage
+    from tasks.outage import OUTAGES, await_start, is_outage
 
     def warn(text: str) -> None:
         print(f"warning: {text}", file=sys.stderr)
 
     try:
-        for left in range(_OUTAGES, -1, -1):
+        for left in range(OUTAGES, -1, -1):
             await_start(warn)
             try:
                 flow()
