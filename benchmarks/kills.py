@@ -35,6 +35,7 @@ from typing import Any
 from bonas_core.architecture import Architecture
 from bonas_core.evaluators.base import EvaluationContext, Outcome
 from bonas_core.evaluators.training import TrainingEvaluator
+from bonas_core.tensors import SUFFIX
 
 ROOT = Path(__file__).parents[1]
 LOG = "BONAS_KILLS_LOG"
@@ -349,7 +350,7 @@ def published(stage: Stage) -> dict[str, int]:
     (parent,) = (run for run in runs if "mlflow.parentRunId" not in run.data.tags)
     steps = {metric.step for metric in client.get_metric_history(parent.info.run_id, "objective")}
     versions = client.search_model_versions("name='bonas-nasbench201'", max_results=1000)
-    predictors = len(list((stage.folder / "store" / "k" / "predictors").glob("*/*.safetensors")))
+    predictors = len(list((stage.folder / "store" / "k" / "predictors").glob(f"*/*{SUFFIX}")))
     return {
         "trials": len(steps),
         "trials_missing": len(set(range(stage.trials)) - steps),

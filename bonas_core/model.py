@@ -24,11 +24,11 @@ from bonas_core.settings import PredictorSettings
 from bonas_core.spaces.base import Genotypes, SearchSpace
 from bonas_core.storage import Location
 from bonas_core.targets import Targets
-from bonas_core.tensors import read_tensors, write_tensors
+from bonas_core.tensors import SUFFIX, read_tensors, write_tensors
 from bonas_core.trials import Objective, Trials
 
 FORMAT = 1
-FILE_NAME = "predictor.safetensors"
+FILE_NAME = f"predictor{SUFFIX}"
 _NETWORK = "network/"
 _VERSION = re.compile(r"[A-Za-z0-9-]{1,64}")  # it becomes part of file names
 

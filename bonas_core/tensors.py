@@ -14,6 +14,9 @@ from safetensors.numpy import load, save
 from bonas_core.errors import StoreError
 from bonas_core.storage import Location, parse_json, read_whole, write_whole
 
+SUFFIX = ".safetensors"
+"""Of the names of such files, and of prepared images and checkpoints."""
+
 _LARGEST = 1 << 30  # bytes of a file; ours are about a megabyte
 _KEY = "bonas"
 

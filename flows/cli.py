@@ -8,19 +8,18 @@ needs is imported when it runs, so that `bonas --help` is quick.
 from __future__ import annotations
 
 import json
-import logging
 import os
-import shutil
 import sys
-from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 
-from bonas_core.errors import BonasError, InputError, SearchError, SettingsError, first_line
+from bonas_core.errors import BonasError, InputError, SettingsError
+from flows.calling import abandoned, call_flow
 from flows.interruption import install
+from flows.printing import print_search, print_training, program
 
 if TYPE_CHECKING:
     from bonas_core.settings import Settings
@@ -47,9 +46,6 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
 SearchIds = Annotated[
     list[str] | None, typer.Argument(metavar="[ID ...]", help="Searches; by default all of the store.")
 ]
-_WAITING_SHOWN = 5
-_OUTAGES = 20
-"""Times that a search is started anew because Prefect's server went away while it started or ended."""
 SearchId = Annotated[str, typer.Argument(metavar="ID", help="The search's id; `bonas list` shows them.")]
 
 
@@ -183,9 +179,9 @@ def show(search_id: SearchId, store: Store = None, as_json: AsJson = False) -> N
         from flows.training_plan import shown_training
         from tasks.training_folder import TrainingFolder
 
-        shown, printed = shown_training(TrainingFolder(folder.path)), _print_training
+        shown, printed = shown_training(TrainingFolder(folder.path)), print_training
     else:
-        shown, printed = show_search(folder), _print_search
+        shown, printed = show_search(folder), print_search
     if as_json:
         _print_json(shown)
     else:
@@ -406,15 +402,11 @@ def main() -> NoReturn:
     """Runs the command line and exits."""
     install()
     code = _exit_code(sys.argv[1:])
-    if _abandoned:  # Prefect would try for minutes to deliver what it has to say
+    if abandoned:  # Prefect would try for minutes to deliver what it has to say
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(code)
     sys.exit(code)
-
-
-_abandoned: list[str] = []
-"""Why Prefect's server did not hear how a search ended."""
 
 
 # typer's own errors: the base class of its public BadParameter, wherever the installed version keeps it
@@ -468,16 +460,16 @@ def _run(settings: Settings, search_id: str, as_json: bool) -> None:
             from flows.search import search as search_flow
 
             run = partial(search_flow, settings, search_id=folder.id)
-            _call_flow(run, f"search `{folder.id}`", folder.state, f"`bonas resume {folder.id}`")
+            call_flow(run, f"search `{folder.id}`", folder.state, f"`bonas resume {folder.id}`")
         except KeyboardInterrupt:
             where = f" --store {settings.store}" if settings.store else ""
-            print(f"interrupted; go on with: {_program('bonas')} resume {folder.id}{where}", file=sys.stderr)
+            print(f"interrupted; go on with: {program('bonas')} resume {folder.id}{where}", file=sys.stderr)
             raise
     shown = show_search(folder)
     if as_json:
         _print_json(shown)
     else:
-        _print_search(shown)
+        print_search(shown)
 
 
 def _train(settings: Settings, cell: str | None, source: str | None, top: int, training_id: str, as_json: bool) -> None:
@@ -497,7 +489,7 @@ def _train(settings: Settings, cell: str | None, source: str | None, top: int, t
 
     with displayed():
         try:
-            _call_flow(flow, f"training `{folder.id}`", folder.state, "the same command")
+            call_flow(flow, f"training `{folder.id}`", folder.state, "the same command")
         except KeyboardInterrupt:
             print("interrupted; go on with the same command", file=sys.stderr)
             raise
@@ -505,51 +497,7 @@ def _train(settings: Settings, cell: str | None, source: str | None, top: int, t
     if as_json:
         _print_json(shown)
     else:
-        _print_training(shown)
-
-
-def _call_flow(flow: Callable[[], object], what: str, state: Callable[[], str], again: str) -> None:
-    """Calls a flow, waiting for Prefect's server where that is away.
-
-    Args:
-        flow: calls it.
-        what: names what it works on.
-        state: where that stands.
-        again: what goes on with it.
-    """
-    from bonas_core.storage import make_local_folder
-    from tasks.workspace import home
-
-    make_local_folder(home())  # Prefect makes its own folder in it, but no parents
-    from tasks.outage import await_start, is_outage
-
-    def warn(text: str) -> None:
-        print(f"warning: {text}", file=sys.stderr)
-
-    try:
-        for left in range(_OUTAGES, -1, -1):
-            await_start(warn)
-            try:
-                flow()
-                return
-            except Exception as error:
-                if isinstance(error, BonasError) or not is_outage(error):
-                    raise
-                if state() in ("finished", "paused"):
-                    warn(f"Prefect's server is away; it does not know how {what} ended")
-                    _abandoned.append(str(error))
-                    return
-                if not left:
-                    raise
-                warn(f"Prefect's server went away; {what} goes on when it is back")
-    except (BonasError, KeyboardInterrupt):
-        raise
-    except Exception as error:
-        logging.getLogger("bonas").debug("%s failed", what, exc_info=True)
-        reason = first_line(error)
-        raise SearchError(
-            f"{what} stopped: {type(error).__name__}: {reason}; nothing finished is lost, go on with {again}"
-        ) from error
+        print_training(shown)
 
 
 def _use_local_services() -> None:
@@ -574,63 +522,6 @@ def _print_table(header: list[str], rows: list[list[str]]) -> None:
     widths = [max(len(row[column]) for row in [header, *rows]) for column in range(len(header))]
     for row in [header, *rows]:
         print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
-
-
-def _print_search(shown: dict[str, Any]) -> None:
-    trials, best = shown["trials"], shown["best"]
-    unit = {"percent": " %", "fraction": ""}.get(shown["objective"]["unit"], f" {shown['objective']['unit']}")
-    print(f"search        {shown['id']} ({shown['state']}{': ' + shown['reason'] if shown['reason'] else ''})")
-    print(f"objective     {shown['objective']['name']}, {shown['objective']['direction']}")
-    counts = ", ".join(f"{count} {state}" for state, count in trials.items() if count)
-    print(f"trials        {counts or 'none'}; {shown['evaluations']} evaluations, {shown['distinct']} distinct")
-    for wait in shown["waiting"][:_WAITING_SHOWN]:
-        print(f"  trial {wait['trial']} waits {wait['reason']}")
-    if len(shown["waiting"]) > _WAITING_SHOWN:
-        print(f"  ... and {len(shown['waiting']) - _WAITING_SHOWN} more wait; --json prints all")
-    if best is not None:
-        print(f"best cell     {best['architecture']}")
-        print(f"  objective   {best['objective']:.4f}{unit} (trial {best['trial']})")
-        if "test" in best["metrics"]:
-            print(f"  test        {best['metrics']['test']:.4f}{unit} (reported only: the search never saw it)")
-        if "index" in best["metrics"]:
-            print(f"  index       {best['metrics']['index']:.0f} of the table")
-    print(f"time          {shown['evaluation_s']:.1f} s evaluating, {shown['surrogate_s']:.1f} s choosing")
-    if shown["honest_correlation"] is not None:
-        print(f"prediction    rank correlation {shown['honest_correlation']:.2f}, made before the trials ran")
-    print(f"history       {shown['history']}")
-    print(f"report        {shown['report']}")
-    store = shown["settings"].get("store")
-    suffix = f" --store {store}" if store else ""
-    bonas = _program("bonas")
-    print(f"next          {bonas} report {shown['id']}{suffix}")
-    print(f"              {bonas} rank {shown['space']} --pool 20")
-    uri = shown["mlflow"].get("uri")
-    if uri and str(uri).startswith("sqlite"):
-        print(f"              {_program('mlflow')} ui --backend-store-uri {uri} --host 127.0.0.1 --workers 1")
-
-
-def _print_training(shown: dict[str, Any]) -> None:
-    print(f"training      {shown['id']} ({shown['state']}): {shown['request']}")
-    for place, cell in enumerate(shown["cells"], start=1):
-        print(f"cell {place:<8} {cell['cell']}")
-        print(f"  from        {cell['origin']}")
-        if "test" not in cell:
-            print(f"  epochs      {cell['epochs']} done")
-            continue
-        held_out = "" if cell["validation"] is None else f"{cell['validation']:.4f} % of images held out, "
-        print(f"  accuracy    {held_out}{cell['test']:.4f} % of the test images (after the last epoch, chose nothing)")
-        print(f"  size        {cell['params']:,} parameters, {cell['mult_adds']:,} multiply-adds")
-        print(f"  time        {cell['cost_s']:.1f} s, {cell['epochs']} epochs")
-        print(f"  card        {cell['card']}")
-        print(f"  model       {cell['model']}")
-
-
-def _program(name: str) -> str:
-    """How to call a program of this environment from here: its name if that suffices, else its path."""
-    if shutil.which(name):
-        return name
-    path = Path(sys.executable).parent / name
-    return str(path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path)
 
 
 if __name__ == "__main__":

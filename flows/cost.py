@@ -14,11 +14,13 @@ import torch
 from bonas_core.build import build_evaluator, build_space
 from bonas_core.errors import SettingsError, first_line
 from bonas_core.evaluators.datasets import Splits
-from bonas_core.evaluators.training import Estimate, TrainingEvaluator
+from bonas_core.evaluators.estimate import Estimate
+from bonas_core.evaluators.training import TrainingEvaluator
 from bonas_core.search import is_out_of_memory
 from bonas_core.settings import Settings, TrainingSettings
 from bonas_core.spaces.base import SearchSpace
-from flows.presets import SUFFIX, load_settings
+from bonas_core.tensors import SUFFIX
+from flows.presets import load_settings
 from tasks.slots import threads_of
 
 _DAY_S = 86_400

@@ -13,6 +13,7 @@ from bonas_core.build import Problem
 from bonas_core.errors import TrialStoppedError
 from bonas_core.evaluators.parallel import Team, Tell, run
 from bonas_core.evaluators.training import TrainingEvaluator
+from bonas_core.report.durations import duration
 from bonas_core.search import SearchLog
 from bonas_core.trials import TrialState
 from tasks.slots import slots_for, taken
@@ -40,7 +41,7 @@ class Forecast:
     def __str__(self) -> str:
         at_once = f", {self.at_once} at a time" if self.at_once > 1 else ""
         return (
-            f"about {_duration(self.seconds)} for {self.trainings} trainings of {_duration(self.training_s)}{at_once} "
+            f"about {duration(self.seconds)} for {self.trainings} trainings of {duration(self.training_s)}{at_once} "
             f"({self.source})"
         )
 
@@ -88,10 +89,3 @@ def _measured(problem: Problem, evaluator: TrainingEvaluator) -> float | None:
 def _estimate_there(team: Team, work: tuple[TrainingEvaluator, Architecture, str], tell: Tell) -> float:
     evaluator, cell, device = work
     return float(evaluator.estimate(cell, device, _STEPS).training_s)
-
-
-def _duration(seconds: float) -> str:
-    for unit, size in (("days", 86_400), ("h", 3600), ("min", 60)):
-        if seconds >= 2 * size:
-            return f"{seconds / size:.3g} {unit}"
-    return f"{seconds:.3g} s"

@@ -26,6 +26,7 @@ from bonas_core.storage import (
     store_folder,
     write_whole,
 )
+from bonas_core.tensors import SUFFIX
 from flows.backends import check_backend
 from tasks.slots import slots_for
 from tasks.workspace import TRAINING_FILE, SearchFolder, home, search_folder
@@ -98,7 +99,7 @@ def fetched_model(uri: str, tracking_uri: str | None) -> Path:
     from tasks.tracking import connect, load_registered
 
     model = load_registered(connect(tracking_uri), uri)
-    path = make_local_folder(home() / "models") / f"{model.fitted.version}.safetensors"
+    path = make_local_folder(home() / "models") / f"{model.fitted.version}{SUFFIX}"
     if not path.is_file():
         model.write(path)
     return path

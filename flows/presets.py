@@ -13,10 +13,8 @@ import data
 from bonas_core.errors import SettingsError
 from bonas_core.registry import names
 from bonas_core.settings import Settings, parse_settings, parse_yaml, with_override
+from bonas_core.tensors import SUFFIX
 from tasks.workspace import home
-
-SUFFIX = ".safetensors"
-"""Of prepared images."""
 
 _BARE_NAME = re.compile("[a-z0-9-]+")
 _LARGEST = 1 << 20  # bytes of a settings file

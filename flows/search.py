@@ -38,7 +38,7 @@ from flows.publishing import Publisher
 from flows.recovery import mark_dead_runs
 from flows.reporting import short_form, write_search_report
 from flows.runlog import watching
-from tasks.outage import is_outage, reason_of, wait_for_server, watching_servers
+from tasks.outage import OUTAGES, is_outage, reason_of, wait_for_server, watching_servers
 from tasks.stages import (
     embed,
     predictor_path,
@@ -51,9 +51,6 @@ from tasks.stages import (
 )
 from tasks.tracking import named_uri
 from tasks.workspace import SearchFolder, search_folder
-
-_OUTAGES = 20
-"""Failures of Prefect's server in a row, without any progress, that are more than an outage."""
 
 
 def _run_name() -> str:
@@ -199,7 +196,7 @@ class SearchRun:
         goes on."""
         self._outages = 0 if len(self.log.rows) > self._rows_then else self._outages + 1
         self._rows_then = len(self.log.rows)
-        if not is_outage(error) or self._outages > _OUTAGES:
+        if not is_outage(error) or self._outages > OUTAGES:
             raise error
         self.observer.warning(f"Prefect: {reason_of(error)}; the search pauses until its server is back")
         wait_for_server(raise_if_requested)

@@ -23,6 +23,7 @@ from bonas_core.storage import (
     table_bytes,
     write_whole,
 )
+from bonas_core.tensors import SUFFIX
 from bonas_core.trials import TrialState
 from tasks.workspace import SearchFolder, default_store, search_folder, searches
 
@@ -81,7 +82,7 @@ def _checked(folder: SearchFolder) -> Checked:
     for path in sorted(folder.predictors.glob(f"*/{FILE_NAME}")):
         found.predictors += 1
         _note(found, lambda path=path: read_model(path))
-    for path in folder.samplers.glob("*.safetensors"):
+    for path in folder.samplers.glob(f"*{SUFFIX}"):
         _note(found, lambda path=path: read_state(path))
     return found
 

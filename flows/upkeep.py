@@ -174,4 +174,4 @@ def _is_open(found: SearchFolder) -> bool:
 
 
 def _size(found: SearchFolder) -> int:
-    return len(TrialHistory(found.trials).trials())
+    return int(TrialHistory(found.trials).table().num_rows)

@@ -12,7 +12,6 @@ removed once the trial is recorded.
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 import socket
@@ -22,8 +21,9 @@ from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
+from filelock import lock_descriptor
 from pydantic import TypeAdapter, ValidationError
 
 from bonas_core.errors import StoreError
@@ -118,7 +118,7 @@ class Assignment:
         """Holds the right to train the trial, waiting for a process that has it; `stopped` is called meanwhile and may
         raise."""
         with open(make_folder(self.folder) / ".lock", "w") as file:
-            while not _locked(file):
+            while not lock_descriptor(file.fileno(), blocking=False):
                 stopped()
                 time.sleep(_LOOK_EVERY_S)
             yield
@@ -127,18 +127,9 @@ class Assignment:
         """Whether a live process trains it."""
         try:
             with open(self.folder / ".lock", "r+") as file:
-                return not _locked(file)
+                return not lock_descriptor(file.fileno(), blocking=False)
         except OSError:
             return False
-
-
-def _locked(file: IO[str]) -> bool:
-    """Locks a file, for as long as it stays open, unless another process has."""
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True
 
 
 def _plain(trial: Trial) -> dict[str, Any]:

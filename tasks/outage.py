@@ -14,6 +14,8 @@ from prefect.settings import PREFECT_API_URL
 from bonas_core.errors import SearchError
 from tasks.tracking import shown_uri
 
+OUTAGES = 20
+"""Times in a row that work which makes no progress goes on after Prefect's server went away."""
 _LOOK_EVERY_S = 2.0
 _ALARM_AFTER = 4  # looks in a row without an answer: a busy server misses some
 

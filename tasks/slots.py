@@ -8,7 +8,6 @@ server.) The file names its holder, so that whoever waits can say for what.
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 import re
@@ -17,11 +16,13 @@ import socket
 import subprocess
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any
+
+from filelock import lock_descriptor
 
 from bonas_core.errors import SettingsError
 from bonas_core.settings import Settings, TrainingSettings
@@ -187,12 +188,11 @@ def place_here(settings: Settings, holder: str, stopped: Callable[[], None] = la
 
 def _try(path: Path) -> int | None:
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        os.close(descriptor)
-        return None
-    return descriptor
+    with suppress(OSError):
+        if lock_descriptor(descriptor, blocking=False):
+            return descriptor
+    os.close(descriptor)
+    return None
 
 
 def _why(folder: Path, slots: Sequence[Slot]) -> str:

@@ -22,6 +22,7 @@ from bonas_core.samplers import Pool
 from bonas_core.samplers.state import SamplerState, read_state
 from bonas_core.storage import Location, make_folder, remove_file
 from bonas_core.strategy import Proposal, Strategy
+from bonas_core.tensors import SUFFIX
 from bonas_core.trials import Trial, Trials, TrialState
 from tasks.assignment import Assignment
 from tasks.slots import place_here
@@ -42,16 +43,16 @@ def update_sampler(strategy: Bonas, trials: Trials, seed: int, folder: Location)
     """
     make_folder(folder)
     if not strategy.has_sampler_state(trials, seed):
-        for path in sorted(folder.glob("*.safetensors"), reverse=True):
+        for path in sorted(folder.glob(f"*{SUFFIX}"), reverse=True):
             with suppress(ModelError):  # damaged: it can be had again
                 stored = read_state(path)
                 if strategy.is_sampler_state(stored, trials, seed):
                     strategy.remember_sampler(stored)
                     break
     state = strategy.update_sampler(trials, seed)
-    path = folder / f"{state.seen:06d}-{state.version}.safetensors"
+    path = folder / f"{state.seen:06d}-{state.version}{SUFFIX}"
     state.write(path)
-    others = set(folder.glob("*.safetensors")) - {path}
+    others = set(folder.glob(f"*{SUFFIX}")) - {path}
     kept = max((other for other in others if other.name < path.name), default=path)
     for other in others - {kept}:
         remove_file(other)

@@ -12,7 +12,8 @@ from prefect.cache_policies import NO_CACHE
 from bonas_core.architecture import Architecture
 from bonas_core.errors import TrialStoppedError
 from bonas_core.evaluators.base import EvaluationContext
-from bonas_core.evaluators.training import CHECKPOINT, TrainingEvaluator, last_epoch
+from bonas_core.evaluators.checkpoint import CHECKPOINT, last_epoch
+from bonas_core.evaluators.training import TrainingEvaluator
 from bonas_core.networks.published import architecture_of
 from bonas_core.networks.size import NetworkSize, network_size
 from bonas_core.networks.trained import FILE_NAME, TrainedNetwork, trained_network

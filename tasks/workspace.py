@@ -21,6 +21,7 @@ from bonas_core.storage import (
     store_folder,
     write_whole,
 )
+from bonas_core.tensors import SUFFIX
 from bonas_core.trials import Objective
 
 SEARCH_FILE = "search.json"
@@ -143,7 +144,7 @@ class SearchFolder:
     @property
     def warm_start(self) -> Location:
         """The predictor that trainings start from, where there is one."""
-        return self.path / "warm_start.safetensors"
+        return self.path / f"warm_start{SUFFIX}"
 
     @property
     def report(self) -> Location:

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from bonas_core.errors import SettingsError
 from bonas_core.registry import resolve
+from bonas_core.tensors import SUFFIX
 
 _TENTHS = {"train": 6, "validation": 2, "test": 2}
 """Share of every class that each split of `digits` gets."""
@@ -117,7 +118,7 @@ def load(name: str, validation: int | None = None, train: int | None = None) -> 
             already is to be split otherwise.
         TableError: the file cannot be read.
     """
-    if name.endswith(".safetensors"):
+    if name.endswith(SUFFIX):
         from bonas_core.evaluators.images import load_images
 
         return load_images(Path(name), validation, train)

@@ -25,7 +25,6 @@ from bonas_core.errors import SettingsError, StoreError, TableError, first_line
 from bonas_core.evaluators.datasets import Splits
 from bonas_core.storage import appearing, write_whole
 
-SUFFIX = ".safetensors"
 _ARRAYS = ("train_images", "train_labels", "test_images", "test_labels")
 
 

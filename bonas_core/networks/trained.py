@@ -22,9 +22,9 @@ from bonas_core.evaluators.datasets import Splits
 from bonas_core.networks.published import architecture_of
 from bonas_core.registry import resolve
 from bonas_core.storage import Location
-from bonas_core.tensors import read_tensors, write_tensors
+from bonas_core.tensors import SUFFIX, read_tensors, write_tensors
 
-FILE_NAME = "network.safetensors"
+FILE_NAME = f"network{SUFFIX}"
 FORMAT = 1
 
 _AUXILIARY = "auxiliary"

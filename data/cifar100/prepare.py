@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from bonas_core.evaluators import images
+from bonas_core.tensors import SUFFIX
 from data import cifar
 from data.cifar import Cifar, check
 
 __all__ = ["SOURCE", "SUFFIX", "check", "prepare"]
 
-SUFFIX = images.SUFFIX
 CIFAR100 = Cifar(
     title="CIFAR-100",
     name="cifar100",

@@ -17,13 +17,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bonas_core.errors import TableError
-from bonas_core.evaluators import images
 from bonas_core.evaluators.images import ImageSet, new_images, read_images
 from bonas_core.storage import make_folder
+from bonas_core.tensors import SUFFIX
 from data.imagenet.decode import decoded
 
+__all__ = ["SOURCE", "SUFFIX", "check", "prepare"]
+
 SOURCE = "a folder with train/<class>/*.JPEG and val/<class>/*.JPEG; see data/imagenet/README.md"
-SUFFIX = images.SUFFIX
 SIZE = 224
 MEAN = (0.485, 0.456, 0.406)
 STD = (0.229, 0.224, 0.225)

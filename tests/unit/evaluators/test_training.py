@@ -19,8 +19,10 @@ from bonas_core.architecture import Architecture
 from bonas_core.errors import SettingsError, TrainingDivergedError
 from bonas_core.evaluators.base import EvaluationContext, Evaluator, Outcome
 from bonas_core.evaluators.batches import Source
+from bonas_core.evaluators.checkpoint import CHECKPOINT
+from bonas_core.evaluators.checkpoint import restore as _restore
 from bonas_core.evaluators.datasets import digits
-from bonas_core.evaluators.training import CHECKPOINT, TrainingEvaluator, _restore
+from bonas_core.evaluators.training import TrainingEvaluator
 from bonas_core.spaces.nasbench101 import NASBench101
 from bonas_core.spaces.nasbench201 import NASBench201
 

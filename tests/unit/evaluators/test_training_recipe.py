@@ -19,8 +19,9 @@ from torch import Tensor, nn
 from bonas_core.architecture import Architecture
 from bonas_core.errors import SettingsError
 from bonas_core.evaluators.base import EvaluationContext, Outcome
+from bonas_core.evaluators.checkpoint import CHECKPOINT
 from bonas_core.evaluators.datasets import Splits, digits
-from bonas_core.evaluators.training import CHECKPOINT, TrainingEvaluator
+from bonas_core.evaluators.training import TrainingEvaluator
 from bonas_core.spaces.nasbench201 import NASBench201
 from bonas_core.spaces.nasnet import NASNet
 from flows.presets import load_settings, prepared_table
