@@ -43,6 +43,7 @@ Store = Annotated[
     str | None, typer.Option("--store", help="Folder of searches or s3://bucket/prefix; by default ./.bonas/searches.")
 ]
 Overrides = Annotated[list[str] | None, typer.Option("--set", help="A setting as name=value; may be repeated.")]
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace the file if there is one.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
 SearchIds = Annotated[
     list[str] | None, typer.Argument(metavar="[ID ...]", help="Searches; by default all of the store.")
@@ -120,11 +121,14 @@ def train(
 def export(
     model: Annotated[str, typer.Argument(metavar="MODEL", help="models:/NAME@ALIAS, as `bonas train` prints it.")],
     to: Annotated[Path, typer.Option(help="File that ends in .onnx.")],
+    overwrite: Overwrite = False,
     tracking_uri: Annotated[str | None, typer.Option(help="MLflow server; by default the local store.")] = None,
 ) -> None:
     """Write a trained network as ONNX, checked against torch."""
     if to.suffix != ".onnx":
         raise SettingsError(f"--to `{to}`: exports are ONNX; give a file that ends in .onnx")
+    to = to.expanduser()
+    _check_replaceable("--to", to, overwrite)
     _use_local_services()
     from bonas_core.networks.onnx import export_onnx
     from tasks.models import load_network
@@ -402,11 +406,13 @@ def compact_store(ids: SearchIds = None, store: Store = None, as_json: AsJson = 
 def export_store(
     search_id: SearchId,
     out: Annotated[Path, typer.Option(help="File that ends in .csv, .parquet or .json.")],
+    overwrite: Overwrite = False,
     store: Store = None,
 ) -> None:
     """Write a search's history as CSV, Parquet or JSON."""
     from flows.store import export as exported
 
+    _check_replaceable("--out", out, overwrite)
     print(f"{exported(search_id, out, store)} trials in {out}")
 
 
@@ -573,6 +579,14 @@ def _folder(search_id: str, store: str | None) -> SearchFolder:
     from tasks.workspace import search_folder
 
     return search_folder(search_id, store)
+
+
+def _check_replaceable(option: str, file: Path, overwrite: bool) -> None:
+    file = file.expanduser()
+    if file.is_dir():
+        raise SettingsError(f"{option} `{file}` is a folder; name a file")
+    if file.exists() and not overwrite:
+        raise SettingsError(f"{option} `{file}` is there already; name another file, or replace it with --overwrite")
 
 
 def _print_json(value: Any) -> None:
