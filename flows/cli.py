@@ -660,6 +660,11 @@ def _print_training(shown: dict[str, Any]) -> None:
             continue
         held_out = "" if cell["validation"] is None else f"{cell['validation']:.4f} % of images held out, "
         print(f"  accuracy    {held_out}{cell['test']:.4f} % of the test images (after the last epoch, chose nothing)")
+        if cell["test_top5"] is not None:
+            held_out = (
+                "" if cell["validation_top5"] is None else f"{cell['validation_top5']:.4f} % of images held out, "
+            )
+            print(f"  top-5       {held_out}{cell['test_top5']:.4f} % of the test images")
         print(f"  size        {cell['params']:,} parameters, {cell['mult_adds']:,} multiply-adds")
         print(f"  time        {cell['cost_s']:.1f} s, {cell['epochs']} epochs")
         print(f"  card        {cell['card']}")

@@ -125,6 +125,8 @@ def show_training(folder: TrainingFolder) -> dict[str, Any]:
             shown |= {
                 "validation": result.objective if "validation_loss" in result.metrics else None,
                 "test": result.metrics["test"],
+                "validation_top5": result.metrics.get("validation_top5"),
+                "test_top5": result.metrics.get("test_top5"),
                 "params": result.params,
                 "mult_adds": result.mult_adds,
                 "cost_s": result.cost_s,

@@ -52,6 +52,8 @@ _SCORED_AT_ONCE = 1024  # images
 _DRAWS = 1  # tells the stream of augmentation and network from that of the order of images
 _FIGURES = ("objective", "train_loss", "validation_loss")  # what progress and a checkpoint hold of an epoch
 _UNVALIDATED = ("train_loss",)  # the same, where no images are held out
+_TOP5 = "validation_top5"  # held beside them where there are many classes; checkpoints of before lack it
+_MANY_CLASSES = 100  # from so many on the top-5 accuracy is found, too
 
 
 Fitted = tuple[nn.Module, dict[str, float], float | None]
@@ -117,6 +119,18 @@ class Estimate:
     """Seconds of a training, scoring counted; without what several processes have to tell each other."""
     memory: int | None
     """Largest number of bytes that tensors took on a GPU; None on a CPU."""
+
+
+@dataclass(frozen=True)
+class _Scores:
+    """Of a network on some images."""
+
+    loss: float
+    """Mean of the images'."""
+    top1: float
+    """Accuracy in percent."""
+    top5: float | None = None
+    """The same with five guesses; None where there are few classes."""
 
 
 class TrainingEvaluator:
@@ -294,6 +308,8 @@ class TrainingEvaluator:
         Progress and metrics hold `train_loss` (mean over the last epoch, while it ran) and `validation_loss`;
         progress holds the accuracy so far as `objective` and the speed as `images_per_second`, metrics the accuracy on
         the test images as `test`. Without images to validate there is neither `validation_loss` nor an accuracy so far.
+        From 100 classes on, `validation_top5` and `test_top5` are the shares of images, in percent, whose class is
+        among the five of the largest logits; they decide nothing.
 
         Raises:
             TrainingDivergedError: a loss is infinite or not a number.
@@ -407,20 +423,24 @@ class TrainingEvaluator:
             train_loss = self._train(network, called, optimiser, train, epoch, context.seed, team)
             seconds += time.perf_counter() - begin
             speed = (epoch - done) * len(train) / seconds
-            validation_loss, accuracy = self._score(network, validation, team) if len(validation) else (0.0, 0.0)
-            for name, loss in (("training", train_loss), ("validation", validation_loss)):
+            validated = self._score(network, validation, team) if len(validation) else _Scores(0.0, 0.0)
+            for name, loss in (("training", train_loss), ("validation", validated.loss)):
                 if not math.isfinite(loss):
                     raise TrainingDivergedError(
                         f"architecture `{architecture.text}`: the {name} loss is {loss} in epoch {epoch} of "
                         f"{self._epochs}; lower evaluator.learning_rate ({self._learning_rate})"
                     )
-            found = dict(zip(_FIGURES, (accuracy, train_loss, validation_loss), strict=True))
+            found = dict(zip(_FIGURES, (validated.top1, train_loss, validated.loss), strict=True))
             figures = {name: found[name] for name in self._figures}
+            if validated.top5 is not None:
+                figures[_TOP5] = validated.top5
             if team.rank == 0:
                 if path is not None:
                     _save(path, {**identity, "epoch": epoch, **figures}, network, optimiser)
                 context.progress(epoch, {**figures, "images_per_second": speed})
-        return network, {**figures, "test": self._score(network, test, team)[1]}, speed
+        tested = self._score(network, test, team)
+        figures = {**figures, "test": tested.top1}
+        return network, figures if tested.top5 is None else {**figures, "test_top5": tested.top5}, speed
 
     def _start(self, architecture: Architecture, seed: int, device: torch.device) -> tuple[nn.Module, torch.optim.SGD]:
         """Network and optimiser of a training that begins."""
@@ -516,19 +536,22 @@ class TrainingEvaluator:
     def _mixed(self, device: torch.device) -> AbstractContextManager[None]:
         return torch.autocast(device.type, torch.bfloat16, enabled=self._precision == "bfloat16")
 
-    def _score(self, network: nn.Module, source: Source, team: Team) -> tuple[float, float]:
-        """Mean loss, and accuracy in percent."""
+    def _score(self, network: nn.Module, source: Source, team: Team) -> _Scores:
         own = torch.arange(len(source))[team.rows(len(source))]
         parts = own.tensor_split(math.ceil(len(own) / _SCORED_AT_ONCE)) if len(own) else ()
-        loss, correct = torch.zeros(2, dtype=torch.float64, device=source.device)
+        loss, correct, among5 = torch.zeros(3, dtype=torch.float64, device=source.device)
+        has_top5 = self._data.classes >= _MANY_CLASSES
         network.eval()
         with torch.inference_mode(), self._mixed(source.device):
             for images, labels in source.batches(parts):
                 logits = network(self._data.normalised(images))
                 loss += cross_entropy(logits, labels, reduction="sum")
                 correct += (logits.argmax(dim=1) == labels).sum()
-        lost, right = team.total(torch.stack([loss, correct])).tolist()
-        return lost / len(source), 100 * right / len(source)
+                if has_top5:
+                    among5 += (logits.topk(5, dim=1).indices == labels[:, None]).sum()
+        lost, right, right5 = team.total(torch.stack([loss, correct, among5])).tolist()
+        count = len(source)
+        return _Scores(lost / count, 100 * right / count, 100 * right5 / count if has_top5 else None)
 
 
 def _synchronise(device: torch.device) -> None:
@@ -576,7 +599,7 @@ def last_epoch(checkpoint: Path) -> tuple[int, dict[str, float]]:
     try:
         with safe_open(checkpoint, framework="np") as file:
             metadata = file.metadata() or {}
-        return int(metadata["epoch"]), {name: float(metadata[name]) for name in _FIGURES if name in metadata}
+        return int(metadata["epoch"]), {name: float(metadata[name]) for name in (*_FIGURES, _TOP5) if name in metadata}
     except (OSError, SafetensorError, KeyError, ValueError):
         return 0, {}
 
@@ -598,7 +621,7 @@ def _restore(
             metadata = file.metadata() or {}
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
         epoch = int(metadata["epoch"])
-        figures = {name: float(metadata[name]) for name in names}
+        figures = {name: float(metadata[name]) for name in (*names, *({_TOP5} & metadata.keys()))}
     except (OSError, SafetensorError, KeyError, ValueError):
         return 0, {}
     required = _forms({f"network.{name}": tensor for name, tensor in network.state_dict().items()})
