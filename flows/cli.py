@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import os
 import sys
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
@@ -35,13 +36,14 @@ app = typer.Typer(
 )
 data_app = typer.Typer(help="Benchmark tables and image sets: prepare and check.", no_args_is_help=True)
 app.add_typer(data_app, name="data")
-store_app = typer.Typer(help="Stores of searches: check, compact and export.", no_args_is_help=True)
+store_app = typer.Typer(help="Stores of searches and trainings: check, compact and export.", no_args_is_help=True)
 app.add_typer(store_app, name="store")
 
 Store = Annotated[
     str | None, typer.Option("--store", help="Folder of searches or s3://bucket/prefix; by default ./.bonas/searches.")
 ]
 Overrides = Annotated[list[str] | None, typer.Option("--set", help="A setting as name=value; may be repeated.")]
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace the file if there is one.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
 SearchIds = Annotated[
     list[str] | None, typer.Argument(metavar="[ID ...]", help="Searches; by default all of the store.")
@@ -116,11 +118,14 @@ def train(
 def export(
     model: Annotated[str, typer.Argument(metavar="MODEL", help="models:/NAME@ALIAS, as `bonas train` prints it.")],
     to: Annotated[Path, typer.Option(help="File that ends in .onnx.")],
+    overwrite: Overwrite = False,
     tracking_uri: Annotated[str | None, typer.Option(help="MLflow server; by default the local store.")] = None,
 ) -> None:
     """Write a trained network as ONNX, checked against torch."""
     if to.suffix != ".onnx":
         raise SettingsError(f"--to `{to}`: exports are ONNX; give a file that ends in .onnx")
+    to = to.expanduser()
+    _check_replaceable("--to", to, overwrite)
     _use_local_services()
     from bonas_core.networks.onnx import export_onnx
     from tasks.models import load_network
@@ -135,51 +140,48 @@ def export(
 
 @app.command("list")
 def list_searches(store: Store = None, as_json: AsJson = False) -> None:
-    """List the searches of a store."""
+    """List the searches and the final trainings of a store."""
     from bonas_core.storage import store_folder
-    from flows.reporting import show_search
+    from flows.reporting import show_search, show_training
+    from tasks.training_folder import trainings
     from tasks.workspace import default_store, searches
 
+    def shown(show_one: Callable[[Any], dict[str, Any]], folders: Sequence[Any]) -> list[dict[str, Any]]:
+        rows = []
+        for found in folders:
+            try:
+                rows.append(show_one(found))
+            except BonasError as error:
+                print(f"warning: {error}", file=sys.stderr)
+        return rows
+
     folder = store_folder(store) if store else default_store()
-    rows = []
-    for found in searches(folder):
-        try:
-            rows.append(show_search(found))
-        except BonasError as error:
-            print(f"warning: {error}", file=sys.stderr)
+    searched, trained = shown(show_search, searches(folder)), shown(show_training, trainings(folder))
     if as_json:
-        _print_json({"store": str(folder), "searches": rows})
+        _print_json({"store": str(folder), "searches": searched, "trainings": trained})
         return
-    if not rows:
+    if not searched and not trained:
         print(f"no searches in {folder}; start one with `bonas search quickstart`")
         return
-    _print_table(
-        ["id", "state", "trials", "best", "objective"],
-        [
-            [
-                row["id"],
-                row["state"],
-                f"{row['evaluations']}/{row['budget']['trials']}",
-                "-" if row["best"] is None else f"{row['best']['objective']:.4f}",
-                row["objective"]["name"],
-            ]
-            for row in rows
-        ],
-    )
+    if searched:
+        _print_table(["id", "state", "trials", "best", "objective"], [_listed_search(row) for row in searched])
+    if searched and trained:
+        print()
+    if trained:
+        _print_table(["id", "state", "trained", "test %", "what"], [_listed_training(row) for row in trained])
 
 
 @app.command()
 def show(search_id: SearchId, store: Store = None, as_json: AsJson = False) -> None:
     """Show where a search or training stands and what it has found."""
-    from flows.reporting import show_search
+    from flows.reporting import show_search, show_training
     from tasks.workspace import TRAINING_FILE
 
     folder = _folder(search_id, store)
     if (folder.path / TRAINING_FILE).is_file():
-        from flows.training_plan import shown_training
         from tasks.training_folder import TrainingFolder
 
-        shown, printed = shown_training(TrainingFolder(folder.path)), print_training
+        shown, printed = show_training(TrainingFolder(folder.path)), print_training
     else:
         shown, printed = show_search(folder), print_search
     if as_json:
@@ -357,20 +359,31 @@ def check_store(ids: SearchIds = None, store: Store = None, as_json: AsJson = Fa
     """Read everything in a store and say what is wrong; exit code 1 if anything is. Changes nothing."""
     from flows.store import check as checked
 
-    found = checked(ids or [], store)
+    searches, trainings = checked(ids or [], store)
+    faults = [fault for one in (*searches, *trainings) for fault in one.faults]
     if as_json:
-        _print_json({"searches": [search.as_dict() for search in found]})
-    else:
-        _print_table(
-            ["id", "trials", "finished", "parts", "predictors", "set aside", "faults"],
-            [
-                [s.id, *map(str, (s.trials, s.finished, s.parts, s.predictors, len(s.set_aside), len(s.faults)))]
-                for s in found
-            ],
+        _print_json(
+            {"searches": [one.as_dict() for one in searches], "trainings": [one.as_dict() for one in trainings]}
         )
-        for fault in (fault for search in found for fault in search.faults):
+    else:
+        if searches or not trainings:
+            _print_table(
+                ["id", "trials", "finished", "parts", "predictors", "set aside", "faults"],
+                [
+                    [s.id, *map(str, (s.trials, s.finished, s.parts, s.predictors, len(s.set_aside), len(s.faults)))]
+                    for s in searches
+                ],
+            )
+        if searches and trainings:
+            print()
+        if trainings:
+            _print_table(
+                ["id", "cells", "trained", "faults"],
+                [[t.id, *map(str, (t.cells, t.trained, len(t.faults)))] for t in trainings],
+            )
+        for fault in faults:
             print(f"fault: {fault}")
-    if any(search.faults for search in found):
+    if faults:
         raise typer.Exit(1)
 
 
@@ -390,11 +403,13 @@ def compact_store(ids: SearchIds = None, store: Store = None, as_json: AsJson = 
 def export_store(
     search_id: SearchId,
     out: Annotated[Path, typer.Option(help="File that ends in .csv, .parquet or .json.")],
+    overwrite: Overwrite = False,
     store: Store = None,
 ) -> None:
     """Write a search's history as CSV, Parquet or JSON."""
     from flows.store import export as exported
 
+    _check_replaceable("--out", out, overwrite)
     print(f"{exported(search_id, out, store)} trials in {out}")
 
 
@@ -475,7 +490,8 @@ def _run(settings: Settings, search_id: str, as_json: bool) -> None:
 def _train(settings: Settings, cell: str | None, source: str | None, top: int, training_id: str, as_json: bool) -> None:
     """Runs final trainings as a flow, then prints what they found."""
     from flows.opening import check_unlocked
-    from flows.training_plan import prepare, shown_training
+    from flows.reporting import show_training
+    from flows.training_plan import prepare
 
     folder = prepare(settings, cell, source, top, training_id).folder  # before any service is started
     check_unlocked(folder.path)
@@ -493,7 +509,7 @@ def _train(settings: Settings, cell: str | None, source: str | None, top: int, t
         except KeyboardInterrupt:
             print("interrupted; go on with the same command", file=sys.stderr)
             raise
-    shown = shown_training(folder)
+    shown = show_training(folder)
     if as_json:
         _print_json(shown)
     else:
@@ -514,6 +530,14 @@ def _folder(search_id: str, store: str | None) -> SearchFolder:
     return search_folder(search_id, store)
 
 
+def _check_replaceable(option: str, file: Path, overwrite: bool) -> None:
+    file = file.expanduser()
+    if file.is_dir():
+        raise SettingsError(f"{option} `{file}` is a folder; name a file")
+    if file.exists() and not overwrite:
+        raise SettingsError(f"{option} `{file}` is there already; name another file, or replace it with --overwrite")
+
+
 def _print_json(value: Any) -> None:
     print(json.dumps(value, indent=2, default=str))
 
@@ -522,6 +546,24 @@ def _print_table(header: list[str], rows: list[list[str]]) -> None:
     widths = [max(len(row[column]) for row in [header, *rows]) for column in range(len(header))]
     for row in [header, *rows]:
         print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+
+
+def _listed_search(shown: dict[str, Any]) -> list[str]:
+    return [
+        shown["id"],
+        shown["state"],
+        f"{shown['evaluations']}/{shown['budget']['trials']}",
+        "-" if shown["best"] is None else f"{shown['best']['objective']:.4f}",
+        shown["objective"]["name"],
+    ]
+
+
+def _listed_training(shown: dict[str, Any]) -> list[str]:
+    """Of several cells the range of their accuracies, since test images choose none."""
+    found = sorted(cell["test"] for cell in shown["cells"] if "test" in cell)
+    accuracies = sorted({f"{accuracy:.2f}" for accuracy in (found[0], found[-1])}, key=float) if found else ["-"]
+    trained = f"{len(found)}/{len(shown['cells'])}"
+    return [shown["id"], shown["state"], trained, " to ".join(accuracies), shown["request"]]
 
 
 if __name__ == "__main__":

@@ -45,7 +45,7 @@ def print_search(shown: dict[str, Any]) -> None:
 
 
 def print_training(shown: dict[str, Any]) -> None:
-    """Prints where a training stands, as `shown_training` has it."""
+    """Prints where a training stands, as `show_training` has it."""
     print(f"training      {shown['id']} ({shown['state']}): {shown['request']}")
     for place, cell in enumerate(shown["cells"], start=1):
         print(f"cell {place:<8} {cell['cell']}")
@@ -55,6 +55,10 @@ def print_training(shown: dict[str, Any]) -> None:
             continue
         held_out = "" if cell["validation"] is None else f"{cell['validation']:.4f} % of images held out, "
         print(f"  accuracy    {held_out}{cell['test']:.4f} % of the test images (after the last epoch, chose nothing)")
+        if cell["test_top5"] is not None:
+            top5 = cell["validation_top5"]
+            held_out = "" if top5 is None else f"{top5:.4f} % of images held out, "
+            print(f"  top-5       {held_out}{cell['test_top5']:.4f} % of the test images")
         print(f"  size        {cell['params']:,} parameters, {cell['mult_adds']:,} multiply-adds")
         print(f"  time        {cell['cost_s']:.1f} s, {cell['epochs']} epochs")
         print(f"  card        {cell['card']}")

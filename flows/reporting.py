@@ -1,4 +1,4 @@
-"""Reports and summaries of searches, for people."""
+"""Reports of searches, and summaries of searches and final trainings, for people."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from bonas_core.report.analysis import summary
 from bonas_core.storage import Location, make_folder
 from bonas_core.trials import Objective, Trial, TrialState
 from tasks.assignment import Assignment
+from tasks.training_folder import CARD_FILE, TrainingFolder, model_alias
 from tasks.workspace import REPORT_NAME, SearchFolder, searches
 
 _SHORT = {
@@ -105,6 +106,41 @@ def show_search(folder: SearchFolder) -> dict[str, Any]:
         "report": str(folder.report / REPORT_NAME),
         "mlflow": stored.get("mlflow", {}),
         "versions": stored["versions"],
+    }
+
+
+def show_training(folder: TrainingFolder) -> dict[str, Any]:
+    """What is known of final trainings, as `bonas train --json` prints it.
+
+    Raises:
+        StoreError: there are none, or a file of theirs is damaged.
+    """
+    plan = folder.read()
+    cells = []
+    for place, chosen in enumerate(plan.chosen, start=1):
+        own = folder.cell(place)
+        result = own.result()
+        shown: dict[str, Any] = {"cell": chosen.cell, "origin": chosen.origin, "epochs": max(own.curve(), default=0)}
+        if result is not None:
+            shown |= {
+                "validation": result.objective if "validation_loss" in result.metrics else None,
+                "test": result.metrics["test"],
+                "validation_top5": result.metrics.get("validation_top5"),
+                "test_top5": result.metrics.get("test_top5"),
+                "params": result.params,
+                "mult_adds": result.mult_adds,
+                "cost_s": result.cost_s,
+                "model": f"models:/{result.model}@{model_alias(folder.id, place)}",
+                "card": str(own.path / CARD_FILE),
+            }
+        cells.append(shown)
+    return {
+        "id": folder.id,
+        "state": folder.state(),
+        "request": plan.request,
+        "settings": plan.settings,
+        "cells": cells,
+        "versions": plan.versions,
     }
 
 

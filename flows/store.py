@@ -11,12 +11,18 @@ import pandas as pd
 import pyarrow as pa
 
 from bonas_core.errors import BonasError, InputError, StoreError
+from bonas_core.evaluators.checkpoint import CHECKPOINT, last_epoch
 from bonas_core.history import SCHEMA, TrialHistory, read_part
 from bonas_core.model import FILE_NAME, read_model
+from bonas_core.networks.trained import FILE_NAME as NETWORK_FILE
+from bonas_core.networks.trained import read_trained
 from bonas_core.samplers.state import read_state
+from bonas_core.settings import parse_settings
 from bonas_core.storage import (
+    Location,
     check_writable,
     is_locked,
+    local_folder,
     remove_unfinished,
     single_writer,
     store_folder,
@@ -25,6 +31,7 @@ from bonas_core.storage import (
 )
 from bonas_core.tensors import SUFFIX
 from bonas_core.trials import TrialState
+from tasks.training_folder import CellFolder, TrainingFolder, training_folder, trainings
 from tasks.workspace import SearchFolder, default_store, search_folder, searches
 
 FORMATS = (".csv", ".parquet", ".json")
@@ -49,13 +56,96 @@ class Checked:
         return asdict(self)
 
 
-def check(ids: Sequence[str], store: str | None) -> list[Checked]:
-    """Reads everything that some searches of a store, or all of them, consist of; changes nothing.
+@dataclass
+class CheckedTraining:
+    """What there is of final trainings, and what is wrong with it."""
+
+    id: str
+    running: bool = False
+    cells: int = 0
+    trained: int = 0
+    faults: list[str] = field(default_factory=list)
+
+    def as_dict(self) -> dict[str, object]:
+        """For JSON."""
+        return asdict(self)
+
+
+def check(ids: Sequence[str], store: str | None) -> tuple[list[Checked], list[CheckedTraining]]:
+    """Reads everything that some searches and final trainings of a store, or all of them, consist of; changes nothing.
 
     Raises:
-        StoreError: a search that is named does not exist, or the store cannot be read.
+        StoreError: one that is named does not exist, or the store cannot be read.
     """
-    return [_checked(folder) for folder in _chosen(ids, store)]
+    if ids:
+        named = [folder for name in ids if (folder := _training(name, store)) is not None]
+        others = [name for name in ids if name not in {folder.id for folder in named}]
+    else:
+        named, others = trainings(_existing(store)), []
+    searched = _chosen(others, store) if others or not ids else []
+    return [_checked(folder) for folder in searched], [_checked_training(folder) for folder in named]
+
+
+def _training(name: str, store: str | None) -> TrainingFolder | None:
+    """Final trainings by their id; None where there are none of it."""
+    if search_folder(name, store).exists():
+        return None
+    folder = training_folder(name, store)
+    return folder if folder.exists() else None
+
+
+def _checked_training(folder: TrainingFolder) -> CheckedTraining:
+    found = CheckedTraining(folder.id)
+    try:
+        plan = folder.read()
+        found.running = is_locked(folder.path)
+        parse_settings(plan.settings, f"of training {folder.id}")
+    except BonasError as error:
+        found.faults.append(str(error))
+        return found
+    found.cells = len(plan.chosen)
+    known = {str(place) for place in range(1, found.cells + 1)}
+    for path in _entries(folder.path / "cells"):
+        if path.name not in known:
+            found.faults.append(f"training `{folder.id}`: `{path}` is of no cell that it trains; remove it")
+    for place, chosen in enumerate(plan.chosen, start=1):
+        own = folder.cell(place)
+        _note(found, own.read_curve)
+        try:
+            result = own.result()
+            if result is None:
+                if not found.running:
+                    _check_checkpoints(own, found)
+                continue
+            found.trained += 1
+            network = read_trained(own.path / NETWORK_FILE)
+            if network.cell != chosen.cell:
+                found.faults.append(
+                    f"training `{folder.id}`: the network of cell {place} has another cell than its plan; restore one "
+                    "of them"
+                )
+        except BonasError as error:
+            found.faults.append(str(error))
+    return found
+
+
+def _check_checkpoints(own: CellFolder, found: CheckedTraining) -> None:
+    entries = _entries(own.checkpoints)
+    for path in entries:
+        if path.name != CHECKPOINT:
+            found.faults.append(f"training `{found.id}`: `{path}` is no checkpoint of a training; remove it")
+    checkpoint = own.checkpoints / CHECKPOINT
+    if checkpoint in entries:
+        with local_folder(own.checkpoints) as local:
+            if not last_epoch(local / CHECKPOINT)[0]:
+                found.faults.append(
+                    f"checkpoint `{checkpoint}` is damaged; restore it, or the cell is trained from its first epoch"
+                )
+
+
+def _entries(folder: Location) -> list[Location]:
+    """What stands in a folder, but for what is being written."""
+    return [path for path in sorted(folder.iterdir()) if not path.name.startswith(".")] if folder.is_dir() else []
 
 
 def _checked(folder: SearchFolder) -> Checked:
@@ -87,7 +177,7 @@ def _checked(folder: SearchFolder) -> Checked:
     return found
 
 
-def _note(found: Checked, read: object) -> None:
+def _note(found: Checked | CheckedTraining, read: object) -> None:
     try:
         read()  # type: ignore[operator]
     except BonasError as error:
@@ -172,12 +262,16 @@ def export(search_id: str, out: Path, store: str | None) -> int:
 
 def _chosen(ids: Sequence[str], store: str | None) -> list[SearchFolder]:
     if not ids:
-        where = store_folder(store) if store else default_store()
-        if not where.is_dir():
-            raise StoreError(f"store `{where}` does not exist; name one with --store")
-        return searches(where)
+        return searches(_existing(store))
     chosen = [search_folder(name, store) for name in ids]
     for folder in chosen:
         if not folder.exists():
             folder.read()  # which says what searches there are
     return chosen
+
+
+def _existing(store: str | None) -> Location:
+    where = store_folder(store) if store else default_store()
+    if not where.is_dir():
+        raise StoreError(f"store `{where}` does not exist; name one with --store")
+    return where

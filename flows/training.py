@@ -23,7 +23,8 @@ from bonas_core.storage import make_folder, remove_folder, remove_unfinished, si
 from flows.interruption import raise_if_requested
 from flows.observer import Observer, current_observer
 from flows.recovery import mark_dead_runs
-from flows.training_plan import Prepared, default_training_id, prepare, shown_training
+from flows.reporting import show_training
+from flows.training_plan import Prepared, default_training_id, prepare
 from tasks.models import publish_training
 from tasks.outage import reason_of, watching_servers
 from tasks.tracking import connect, named_uri
@@ -78,7 +79,7 @@ def train(
             raise
         finally:
             folder.write_state(state, reason)
-    return shown_training(folder)
+    return show_training(folder)
 
 
 def _train_all(prepared: Prepared) -> None:

@@ -10,7 +10,6 @@ import hashlib
 import re
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any
 
 from bonas_core.build import build_evaluator, build_space
 from bonas_core.errors import SettingsError
@@ -24,7 +23,7 @@ from bonas_core.storage import check_writable
 from bonas_core.trials import Objective
 from flows.opening import check_continued, default_id, new_uid, versions
 from tasks.tracking import named_uri
-from tasks.training_folder import CARD_FILE, Chosen, Plan, TrainingFolder, model_alias, training_folder
+from tasks.training_folder import Chosen, Plan, TrainingFolder, training_folder
 from tasks.workspace import search_folder
 
 
@@ -70,6 +69,8 @@ def prepare(settings: Settings, cell: str | None, source: str | None, top: int, 
         space_name, chosen = str(plan.settings.get("space")), plan.chosen
     settings = settings.model_copy(update={"space": space_name})
     if plan is not None:
+        for place in range(1, len(chosen) + 1):
+            folder.cell(place).result()  # raises if its file is damaged
         check_continued(f"training `{folder.id}`", plan.settings, settings)
     evaluator = build_evaluator(settings, build_space(space_name))
     assert isinstance(evaluator, TrainingEvaluator)
@@ -163,36 +164,3 @@ def _check_trainable(evaluator: TrainingEvaluator, cell: str) -> None:
     if ":" not in kind:  # a network of one's own need not be able to do without memory
         data = evaluator.data
         unfilled_network(kind, architecture, data.train[0].shape[1], data.classes, options)
-
-
-def shown_training(folder: TrainingFolder) -> dict[str, Any]:
-    """What is known of final trainings, as `bonas train --json` prints it.
-
-    Raises:
-        StoreError: there are none, or their file is damaged.
-    """
-    plan = folder.read()
-    cells = []
-    for place, chosen in enumerate(plan.chosen, start=1):
-        own = folder.cell(place)
-        result = own.result()
-        shown: dict[str, Any] = {"cell": chosen.cell, "origin": chosen.origin, "epochs": max(own.curve(), default=0)}
-        if result is not None:
-            shown |= {
-                "validation": result.objective if "validation_loss" in result.metrics else None,
-                "test": result.metrics["test"],
-                "params": result.params,
-                "mult_adds": result.mult_adds,
-                "cost_s": result.cost_s,
-                "model": f"models:/{result.model}@{model_alias(folder.id, place)}",
-                "card": str(own.path / CARD_FILE),
-            }
-        cells.append(shown)
-    return {
-        "id": folder.id,
-        "state": folder.state(),
-        "request": plan.request,
-        "settings": plan.settings,
-        "cells": cells,
-        "versions": plan.versions,
-    }

@@ -55,7 +55,7 @@ def publish_training(client: MlflowClient, folder: TrainingFolder, plan: Plan, p
         if name != "cost_s"
     ]
     closing = {"params": result.params, "mult_adds": result.mult_adds, "cost_s": result.cost_s}
-    closing |= {"test": result.metrics["test"]}
+    closing |= {name: result.metrics[name] for name in ("test", "test_top5") if name in result.metrics}
     metrics += [Metric(name, float(value), now, result.epochs) for name, value in closing.items()]
     client.log_batch(run_id, params=parameters)
     log_metrics(client, run_id, metrics)

@@ -62,14 +62,16 @@ def train_cell(
     make_folder(own.checkpoints)
     with place_here(settings, f"cell {place} of {folder.id}") as slot, on_disk(own.checkpoints, told) as (local, hears):
         assert local is not None
-        done, figures = last_epoch(local / CHECKPOINT)
+        done, reached = last_epoch(local / CHECKPOINT)
         curve = {epoch: point for epoch, point in curve.items() if epoch <= done}
         if done and done not in curve:  # killed between the checkpoint and the curve
-            curve[done] = {**figures, "cost_s": 0.0}
+            curve[done] = {**reached, "cost_s": 0.0}
         trained = evaluator.train(architecture, EvaluationContext(settings.seed, slot.device, local, hears))
     outcome = trained.outcome
     kind, network_settings = evaluator.network
-    validated = {"validation": outcome.objective} if "validation_loss" in outcome.metrics else {}
+    figures = {"validation": outcome.objective} if "validation_loss" in outcome.metrics else {}
+    named = ("test", "validation_top5", "test_top5")
+    figures |= {name: outcome.metrics[name] for name in named if name in outcome.metrics}
     kept = trained_network(
         trained.network,
         architecture,
@@ -77,7 +79,7 @@ def train_cell(
         kind=kind,
         settings=network_settings,
         data=evaluator.data,
-        figures={**validated, "test": outcome.metrics["test"]},
+        figures=figures,
     )
     size = network_size(trained.network, kept.image)
     result = Result(

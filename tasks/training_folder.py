@@ -16,7 +16,7 @@ import json
 import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 from pydantic import TypeAdapter, ValidationError
 
@@ -71,8 +71,18 @@ class Result:
     """Name of the registered model."""
 
 
+_T = TypeVar("_T")
 _PLAN, _RESULT = TypeAdapter(Plan), TypeAdapter(Result)
 _CURVE = TypeAdapter(dict[int, dict[str, float]])
+
+
+def _read(kind: TypeAdapter[_T], path: Location) -> _T:
+    """What a JSON file holds; ValueError says in a line what it should and does not."""
+    try:
+        return kind.validate_python(read_json(path))
+    except ValidationError as error:
+        fault = error.errors()[0]
+        raise ValueError(f"{'.'.join(map(str, fault['loc']))}: {fault['msg']}") from None
 
 
 @dataclass(frozen=True)
@@ -87,22 +97,51 @@ class CellFolder:
         return self.path / "checkpoints"
 
     def curve(self) -> dict[int, dict[str, float]]:
-        """Figures by epoch, and under `cost_s` the seconds since the epoch before; empty where there are none."""
+        """As `read_curve`; empty also where it is damaged, which is no reason not to train on."""
         try:
-            return _CURVE.validate_python(read_json(self.path / "curve.json"))
-        except (OSError, ValueError, StoreError):
+            return self.read_curve()
+        except StoreError:
             return {}
+
+    def read_curve(self) -> dict[int, dict[str, float]]:
+        """Figures by epoch, and under `cost_s` the seconds since the epoch before; empty where there are none.
+
+        Raises:
+            StoreError: the file is damaged.
+        """
+        path = self.path / "curve.json"
+        try:
+            return _read(_CURVE, path)
+        except FileNotFoundError:
+            return {}
+        except ValueError as error:
+            raise StoreError(
+                f"curve `{path}` is damaged ({first_line(error)[:200]}); restore or remove it, trainings do not need it"
+            ) from None
 
     def write_curve(self, curve: Mapping[int, Mapping[str, float]]) -> None:
         """Writes the figures by epoch."""
         write_whole(self.path / "curve.json", json.dumps(curve).encode())
 
     def result(self) -> Result | None:
-        """How the training ended, or None where it has not: then it goes on."""
+        """How the training ended, or None where it has not: then it goes on.
+
+        Raises:
+            StoreError: the file is damaged; to train again what took days is for a person to decide.
+        """
+        path = self.path / "result.json"
         try:
-            return _RESULT.validate_python(read_json(self.path / "result.json"))
-        except (OSError, ValueError, StoreError):
+            result = _read(_RESULT, path)
+            if "test" not in result.metrics:
+                raise ValueError("no accuracy on test images")
+        except FileNotFoundError:
             return None
+        except ValueError as error:
+            raise StoreError(
+                f"result `{path}` is damaged ({first_line(error)[:200]}); restore it, or remove it and the cell is "
+                "trained again"
+            ) from None
+        return result
 
     def write_result(self, result: Result) -> None:
         """Says how the training ended; everything else is there by then."""
@@ -136,18 +175,22 @@ class TrainingFolder:
         """
         try:
             refuse_links(self.path)
-            plan = _PLAN.validate_python(read_json(self.path / TRAINING_FILE))
+            plan = _read(_PLAN, self.path / TRAINING_FILE)
         except FileNotFoundError:
             raise StoreError(
                 f"training `{self.id}` is not in `{self.path.parent}`; start it with `bonas train`"
             ) from None
-        except (OSError, ValueError, ValidationError) as error:
-            reason = first_line(error)
+        except ValueError as error:
+            reason = first_line(error)[:200]
             raise StoreError(
                 f"training file `{self.path / TRAINING_FILE}` is damaged ({reason}); restore it or start another"
             ) from None
-        if plan.schema != SCHEMA or not plan.chosen:
+        if plan.schema != SCHEMA:
             raise StoreError(f"training `{self.id}` has schema {plan.schema}, this release reads {SCHEMA}; upgrade")
+        if not plan.chosen:
+            raise StoreError(
+                f"training file `{self.path / TRAINING_FILE}` is damaged (no cells); restore it or start another"
+            )
         return plan
 
     def write(self, plan: Plan) -> None:
@@ -182,6 +225,16 @@ def training_folder(training_id: str, store: str | None = None) -> TrainingFolde
     if (path / SEARCH_FILE).is_file():
         raise StoreError(f"training `{training_id}`: a search has this id; choose another with --id")
     return TrainingFolder(path)
+
+
+def trainings(store: Location) -> list[TrainingFolder]:
+    """All final trainings of a store, by id."""
+    folders = [TrainingFolder(path) for path in sorted(store.iterdir())] if store.is_dir() else []
+    return [
+        folder
+        for folder in folders
+        if folder.exists() and not folder.path.is_symlink() and not (folder.path / SEARCH_FILE).is_file()
+    ]
 
 
 def model_name(data: str, space: str) -> str:

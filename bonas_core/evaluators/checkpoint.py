@@ -20,6 +20,8 @@ FIGURES = ("objective", "train_loss", "validation_loss")
 """What progress and a checkpoint hold of an epoch."""
 UNVALIDATED = ("train_loss",)
 """The same, where no images are held out."""
+TOP5 = "validation_top5"
+"""Held beside them where there are many classes; checkpoints of before lack it."""
 
 
 def save_checkpoint(path: Path, metadata: Mapping[str, object], network: nn.Module, optimiser: torch.optim.SGD) -> None:
@@ -52,7 +54,7 @@ def last_epoch(checkpoint: Path) -> tuple[int, dict[str, float]]:
     try:
         with safe_open(checkpoint, framework="np") as file:
             metadata = file.metadata() or {}
-        return int(metadata["epoch"]), {name: float(metadata[name]) for name in FIGURES if name in metadata}
+        return int(metadata["epoch"]), {name: float(metadata[name]) for name in (*FIGURES, TOP5) if name in metadata}
     except (OSError, SafetensorError, KeyError, ValueError):
         return 0, {}
 
@@ -74,7 +76,7 @@ def restore(
             metadata = file.metadata() or {}
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
         epoch = int(metadata["epoch"])
-        figures = {name: float(metadata[name]) for name in names}
+        figures = {name: float(metadata[name]) for name in (*names, *({TOP5} & metadata.keys()))}
     except (OSError, SafetensorError, KeyError, ValueError):
         return 0, {}
     required = _forms({f"network.{name}": tensor for name, tensor in network.state_dict().items()})

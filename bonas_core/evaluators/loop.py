@@ -23,7 +23,20 @@ from bonas_core.networks.base import BatchAware, EpochAware
 
 SCORED_AT_ONCE = 1024
 """Images."""
+_MANY_CLASSES = 100  # from so many on the top-5 accuracy is found, too
 _DRAWS = 1  # tells the stream of augmentation and network from that of the order of images
+
+
+@dataclass(frozen=True)
+class Scores:
+    """Of a network on some images."""
+
+    loss: float
+    """Mean of the images'."""
+    top1: float
+    """Accuracy in percent."""
+    top5: float | None = None
+    """The same with five guesses; None where there are few classes."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -105,16 +118,20 @@ class TrainingLoop:
             optimiser.step()
         return team.total(total).item() / len(source)
 
-    def score(self, network: nn.Module, source: Source, team: Team) -> tuple[float, float]:
-        """Mean loss, and accuracy in percent."""
+    def score(self, network: nn.Module, source: Source, team: Team) -> Scores:
+        """Scores a network on all images of a source."""
         own = torch.arange(len(source))[team.rows(len(source))]
         parts = own.tensor_split(math.ceil(len(own) / SCORED_AT_ONCE)) if len(own) else ()
-        loss, correct = torch.zeros(2, dtype=torch.float64, device=source.device)
+        loss, correct, among5 = torch.zeros(3, dtype=torch.float64, device=source.device)
+        has_top5 = self.data.classes >= _MANY_CLASSES
         network.eval()
         with torch.inference_mode(), self.recipe.mixed(source.device):
             for images, labels in source.batches(parts):
                 logits = network(self.data.normalised(images))
                 loss += cross_entropy(logits, labels, reduction="sum")
                 correct += (logits.argmax(dim=1) == labels).sum()
-        lost, right = team.total(torch.stack([loss, correct])).tolist()
-        return lost / len(source), 100 * right / len(source)
+                if has_top5:
+                    among5 += (logits.topk(5, dim=1).indices == labels[:, None]).sum()
+        lost, right, right5 = team.total(torch.stack([loss, correct, among5])).tolist()
+        count = len(source)
+        return Scores(lost / count, 100 * right / count, 100 * right5 / count if has_top5 else None)

@@ -28,10 +28,10 @@ from bonas_core.errors import SettingsError, TrainingDivergedError
 from bonas_core.evaluators.augmentation import Augmentation
 from bonas_core.evaluators.base import EvaluationContext, Outcome, no_progress
 from bonas_core.evaluators.batches import Source
-from bonas_core.evaluators.checkpoint import CHECKPOINT, FIGURES, UNVALIDATED, copies, restore, save_checkpoint
+from bonas_core.evaluators.checkpoint import CHECKPOINT, FIGURES, TOP5, UNVALIDATED, copies, restore, save_checkpoint
 from bonas_core.evaluators.datasets import Splits, load
 from bonas_core.evaluators.estimate import Estimate, estimate
-from bonas_core.evaluators.loop import TrainingLoop
+from bonas_core.evaluators.loop import Scores, TrainingLoop
 from bonas_core.evaluators.parallel import Team, Tell, run
 from bonas_core.evaluators.recipe import Recipe
 from bonas_core.networks.base import network_factory
@@ -155,6 +155,8 @@ class TrainingEvaluator:
         Progress and metrics hold `train_loss` (mean over the last epoch, while it ran) and `validation_loss`;
         progress holds the accuracy so far as `objective` and the speed as `images_per_second`, metrics the accuracy on
         the test images as `test`. Without images to validate there is neither `validation_loss` nor an accuracy so far.
+        From 100 classes on, `validation_top5` and `test_top5` are the shares of images, in percent, whose class is
+        among the five of the largest logits; they decide nothing.
 
         Raises:
             TrainingDivergedError: a loss is infinite or not a number.
@@ -229,20 +231,24 @@ class TrainingEvaluator:
             train_loss = self._loop.train_epoch(network, called, optimiser, train, epoch, context.seed, team)
             seconds += time.perf_counter() - begin
             speed = (epoch - done) * len(train) / seconds
-            validation_loss, accuracy = self._loop.score(network, validation, team) if len(validation) else (0.0, 0.0)
-            for name, loss in (("training", train_loss), ("validation", validation_loss)):
+            validated = self._loop.score(network, validation, team) if len(validation) else Scores(0.0, 0.0)
+            for name, loss in (("training", train_loss), ("validation", validated.loss)):
                 if not math.isfinite(loss):
                     raise TrainingDivergedError(
                         f"architecture `{architecture.text}`: the {name} loss is {loss} in epoch {epoch} of "
                         f"{self._recipe.epochs}; lower evaluator.learning_rate ({self._recipe.learning_rate})"
                     )
-            found = dict(zip(FIGURES, (accuracy, train_loss, validation_loss), strict=True))
+            found = dict(zip(FIGURES, (validated.top1, train_loss, validated.loss), strict=True))
             figures = {name: found[name] for name in self._figures}
+            if validated.top5 is not None:
+                figures[TOP5] = validated.top5
             if team.rank == 0:
                 if path is not None:
                     save_checkpoint(path, {**identity, "epoch": epoch, **figures}, network, optimiser)
                 context.progress(epoch, {**figures, "images_per_second": speed})
-        return network, {**figures, "test": self._loop.score(network, test, team)[1]}, speed
+        tested = self._loop.score(network, test, team)
+        figures = {**figures, "test": tested.top1}
+        return network, figures if tested.top5 is None else {**figures, "test_top5": tested.top5}, speed
 
 
 def _fit_as_member(

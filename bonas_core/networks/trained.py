@@ -74,7 +74,8 @@ class TrainedNetwork:
     mean: tuple[float, ...]
     std: tuple[float, ...]
     figures: Mapping[str, float]
-    """What was found of it: `test`, and `validation` where images were held out, in percent."""
+    """What was found of it, in percent: `test`, and `validation` where images were held out; with many classes also
+    `test_top5` and `validation_top5`."""
     weights: Mapping[str, NDArray[Any]]
 
     def write(self, path: Location) -> None:

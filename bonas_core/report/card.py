@@ -48,13 +48,13 @@ def model_card(network: TrainedNetwork, facts: Facts) -> str:
         "data": f"{network.data}: {trained_on:,} images to train on, {held_out:,} held out, {tested:,} to test with",
         "training": f"{facts.epochs} epochs, seed {facts.seed}, one run, {duration(facts.cost_s)} on {facts.device}",
     }
-    accuracies = []
-    if "validation" in network.figures:
-        accuracies.append(
-            f"| validation | {network.figures['validation']:.2f} % | of the last epoch; may choose cells |"
-        )
-    note = "after the last epoch, chose nothing"
-    accuracies.append(f"| test | {network.figures['test']:.2f} % | {note} |")
+    notes = {"validation": "of the last epoch; top-1 may choose cells", "test": "after the last epoch, chose nothing"}
+    kinds = {"top-1": "", "top-5": "_top5"} if "test_top5" in network.figures else {"top-1": ""}
+    accuracies = [
+        f"| {part} | {' | '.join(_percent(network.figures.get(part + kind)) for kind in kinds.values())} | {note} |"
+        for part, note in notes.items()
+        if part in network.figures
+    ]
     lines = [
         f"# {facts.title}",
         "",
@@ -64,8 +64,8 @@ def model_card(network: TrainedNetwork, facts: Facts) -> str:
         "",
         "## Accuracy",
         "",
-        "| images | top-1 | |",
-        "| --- | --- | --- |",
+        f"| images | {' | '.join(kinds)} | |",
+        f"| --- |{' --- |' * len(kinds)} --- |",
         *accuracies,
         "",
         "One training with one seed: another seed gives another figure.",
@@ -91,3 +91,7 @@ def model_card(network: TrainedNetwork, facts: Facts) -> str:
         "",
     ]
     return "\n".join(lines)
+
+
+def _percent(figure: float | None) -> str:
+    return "-" if figure is None else f"{figure:.2f} %"

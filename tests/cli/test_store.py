@@ -146,6 +146,12 @@ def test_histories_are_exported_in_three_formats(store: str, tmp_path: Path, cap
     for suffix in ("csv", "parquet", "json"):
         out = tmp_path / f"out.{suffix}"
         assert bonas(capsys, "store", "export", "mine", "--store", store, "--out", out) == (0, f"6 trials in {out}\n")
+        written = out.read_bytes()
+        code, printed = bonas(capsys, "store", "export", "mine", "--store", store, "--out", out)
+        assert (code, len(printed.splitlines()), out.read_bytes()) == (2, 1, written)
+        assert "is there already; name another file, or replace it with --overwrite" in printed
+        out.write_bytes(b"")
+        assert bonas(capsys, "store", "export", "mine", "--store", store, "--out", out, "--overwrite")[0] == 0
     csv = pd.read_csv(tmp_path / "out.csv")
     rows = json.loads((tmp_path / "out.json").read_text())
     assert TrialHistory(_only(tmp_path / "out.parquet")).trials() == trials

@@ -91,6 +91,16 @@ def test_an_export_to_another_kind_of_file(refused: Refused) -> None:
     assert "give a file that ends in .onnx" in refused("export", "models:/a@b", "--to", "network.pt")
 
 
+def test_an_export_to_a_file_that_is_there(refused: Refused, tmp_path: Path) -> None:
+    file = tmp_path / "network.onnx"
+    file.write_bytes(b"of somebody")
+    line = refused("export", "models:/a@b", "--to", file)
+    assert f"--to `{file}` is there already; name another file, or replace it with --overwrite" in line
+    assert file.read_bytes() == b"of somebody"
+    (folder := tmp_path / "folder.onnx").mkdir()
+    assert "is a folder; name a file" in refused("export", "models:/a@b", "--to", folder, "--overwrite")
+
+
 def test_an_export_without_the_packages_that_it_takes(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:

@@ -110,6 +110,39 @@ def test_every_epoch_reports_its_figures_and_the_last_are_the_outcome() -> None:
     assert right == pytest.approx(round(right), abs=1e-9)
 
 
+def test_of_many_classes_the_top_5_accuracy_is_found_too(tmp_path: Path) -> None:
+    many = replace(FEW, classes=100)
+    seen: list[dict[str, float]] = []
+    trainer = evaluator(data=many, epochs=2, batch_size=4)
+    trained = trainer.train(CELL, EvaluationContext(7, progress=lambda _, figures: seen.append(dict(figures))))
+    metrics = trained.outcome.metrics
+    for part, (images, labels) in {"validation": many.validation, "test": many.test}.items():
+        with torch.inference_mode():
+            ranked = trained.network(many.normalised(images)).argsort(dim=1, descending=True)
+        right = [(ranked[:, :first] == labels[:, None]).any(dim=1).double().mean().item() for first in (1, 5)]
+        assert right[0] < right[1]
+        assert metrics[f"{part}_top5"] == pytest.approx(100 * right[1])
+        assert {"validation": trained.outcome.objective, **metrics}[part] == pytest.approx(100 * right[0])
+    assert [set(figures) - {"images_per_second"} for figures in seen] == [
+        {"objective", "train_loss", "validation_loss", "validation_top5"}
+    ] * 2
+    assert seen[-1]["validation_top5"] == metrics["validation_top5"]
+    # gone on with from a checkpoint, also the very last, or one of before, which had no such figure
+    for epoch in (1, 2):
+        folder = tmp_path / str(epoch)
+        folder.mkdir()
+        killed(trainer, folder, epoch)
+        assert epochs_run(trainer, folder)[1] == trained.outcome
+    killed(trainer, tmp_path, 1)
+    with safe_open(tmp_path / CHECKPOINT, framework="pt") as file:
+        metadata = {name: text for name, text in file.metadata().items() if name != "validation_top5"}
+    save_file(load_file(tmp_path / CHECKPOINT), tmp_path / CHECKPOINT, metadata)
+    epochs, outcome = epochs_run(trainer, tmp_path)
+    assert (epochs, outcome) == ([2], trained.outcome)
+    ninety_nine = evaluator(data=replace(FEW, classes=99), epochs=1).evaluate(CELL, EvaluationContext(7))
+    assert "test_top5" not in ninety_nine.metrics
+
+
 def test_parameters_are_those_of_the_network_that_was_trained() -> None:
     # halves of the channels twice over: 2, 4, 8; per 3x3 convolution 9 C^2 + 2 C, per 1x1 convolution C^2 + 2 C
     stem, reductions, head = 18 + 4, (72 + 8 + 144 + 8 + 8) + (288 + 16 + 576 + 16 + 32), 16 + 90
