@@ -262,7 +262,7 @@ def cost(
     overrides: Overrides = None,
     as_json: AsJson = False,
 ) -> None:
-    """Time a few steps of a preset's trainings here, and say what the whole search would cost."""
+    """Time a few steps of a preset's trainings here, and say what the whole search, or a final training, would cost."""
     from flows.cost import cost as measured
 
     found = measured(preset, device, steps, cells, overrides or [])

@@ -1,4 +1,8 @@
-"""What the trainings of a preset would cost on this machine, from a few steps of some of its networks."""
+"""What the trainings of a preset would cost on this machine, from a few steps of some of its networks.
+
+A preset that holds no images out to validate is one of final trainings, as in `bonas train`: of these it is one that is
+priced, of a search all of its budget.
+"""
 
 from __future__ import annotations
 
@@ -33,7 +37,7 @@ _SHAPES = {  # channels, side, classes, training images, test images
 
 @dataclass(frozen=True)
 class Cost:
-    """What was measured, and what follows for the budget of the search."""
+    """What was measured, and what follows for the budget of the search, or for one final training."""
 
     settings: Settings
     name: str
@@ -48,15 +52,25 @@ class Cost:
     """One for each network."""
 
     @property
+    def is_final(self) -> bool:
+        """Whether the settings are of final trainings, which no search is given."""
+        return self._evaluator.validation_images == 0
+
+    @property
+    def trainings(self) -> int:
+        """That are priced."""
+        return 1 if self.is_final else self.settings.budget.trials
+
+    @property
     def training_s(self) -> float:
         """Seconds of a training, the mean over the networks."""
         return statistics.fmean(estimate.training_s for estimate in self.estimates)
 
     @property
     def days(self) -> float:
-        """Days of one GPU, or of one training's share of a CPU, for all trainings of the budget."""
+        """Days of one GPU, or of one training's share of a CPU, for all trainings that are priced."""
         processes = self._evaluator.processes if self.is_gpu else 1
-        return self.training_s * self.settings.budget.trials * processes / _DAY_S
+        return self.training_s * self.trainings * processes / _DAY_S
 
     @property
     def _evaluator(self) -> TrainingSettings:
@@ -73,9 +87,9 @@ class Cost:
 
     def lines(self) -> list[str]:
         """What was measured, and where."""
-        trials, epochs = self.settings.budget.trials, self._evaluator.epochs
+        kind, count = ("training", "1 training") if self.is_final else ("search", f"{self.trainings} trainings")
         return [
-            f"search    {self.name}: {trials} trainings of {epochs} epochs, {self.images:,} images an epoch",
+            f"{kind:<9} {self.name}: {count} of {self._evaluator.epochs} epochs, {self.images:,} images an epoch",
             f"data      {self.data}",
             f"device    {self.device}, {self._share} a training; steps timed of each network: {self.steps}",
         ]
@@ -96,14 +110,14 @@ class Cost:
         ]
 
     def conclusion(self) -> list[str]:
-        """What the whole search would cost; choosing cells is not counted."""
+        """What all of it would cost; choosing cells is not counted."""
         unit = "GPU days" if self.is_gpu else f"days of {self._share} of this CPU"
+        mean = f"{self.training_s / 3600:.3g} h in the mean"
+        if self.is_final:
+            return [f"a training      {mean}, {self.days:.3g} {unit}; `bonas train --top N` makes N of them"]
         slots = self.settings.dispatch.slots
-        total = self.training_s * self.settings.budget.trials
-        lines = [
-            f"a training      {self.training_s / 3600:.3g} h in the mean",
-            f"the search      {self.days:.3g} {unit}",
-        ]
+        total = self.training_s * self.trainings
+        lines = [f"a training      {mean}", f"the search      {self.days:.3g} {unit}"]
         if slots > 1:
             lines.append(f"in {slots} slots      {total / slots / _DAY_S:.3g} days, if each is as fast as one alone")
         return lines
@@ -111,10 +125,9 @@ class Cost:
     def as_dict(self) -> dict[str, Any]:
         """The same for programs."""
         return {
-            "search": self.name,
+            **({"training": self.name} if self.is_final else {"search": self.name, "trials": self.trainings}),
             "data": self.data,
             "device": self.device,
-            "trials": self.settings.budget.trials,
             "cells": [asdict(estimate) for estimate in self.estimates],
             "training_s": self.training_s,
             "gpu_days" if self.is_gpu else "cpu_days": self.days,

@@ -17,7 +17,7 @@ from prefect.runtime import flow_run
 from prefect.task_runners import ThreadPoolTaskRunner
 from pydantic import Field
 
-from bonas_core.errors import BonasError, SearchError, SearchLockedError, TrialStoppedError
+from bonas_core.errors import BonasError, SearchError, SearchLockedError, TrainingProcessError, TrialStoppedError
 from bonas_core.settings import Settings, TrainingSettings
 from bonas_core.storage import make_folder, remove_folder, remove_unfinished, single_writer
 from flows.interruption import raise_if_requested
@@ -139,7 +139,7 @@ def _train_all(prepared: Prepared) -> None:
         stop.set()  # trainings in threads are given up after their epoch, to go on another time
     if failures:
         place, error = failures[0]
-        if isinstance(error, BonasError):
+        if _is_told(error):
             raise error
         raise SearchError(
             f"training `{folder.id}`: cell {place} failed: {reason_of(error)}; the same command goes on with it"
@@ -148,7 +148,12 @@ def _train_all(prepared: Prepared) -> None:
 
 def _worth_another(task: object, run: object, state: Any) -> bool:
     """Whether a training that raised may be tried again: what the project raises on purpose would be raised again."""
-    return not isinstance(state.result(raise_on_failure=False), BonasError)
+    return not _is_told(state.result(raise_on_failure=False))
+
+
+def _is_told(error: BaseException) -> bool:
+    """Whether an error says what a person has to change; that a process of a team has died does not."""
+    return isinstance(error, BonasError) and not isinstance(error, TrainingProcessError)
 
 
 def _heard(observer: Observer, what: str, epochs: int, epoch: int, figures: Mapping[str, float]) -> None:

@@ -39,6 +39,7 @@ def test_a_search_is_priced_without_its_images(capsys: pytest.CaptureFixture[str
     assert first["training_s"] > 120 * 22_500 * first["step_s"]  # 45,000 images in batches of 2, and scoring
     assert first["memory"] is None
     assert found["training_s"] == pytest.approx((first["training_s"] + second["training_s"]) / 2)
+    assert found["trials"] == 186
     assert found["cpu_days"] == pytest.approx(186 * found["training_s"] / 86_400)
     assert not (tmp_path / "home").exists()
 
@@ -50,6 +51,19 @@ def test_it_is_told_as_a_table(capsys: pytest.CaptureFixture[str]) -> None:
     assert lines[3].split() == ["cell", "s/step", "images/s", "h/training", "GPU", "memory"]
     assert lines[4].split()[0] == "0"
     assert "days of 1 thread of this CPU" in lines[-1] + lines[-2]
+
+
+def test_of_a_preset_for_final_training_one_is_priced(capsys: pytest.CaptureFixture[str]) -> None:
+    command = ["cost", "digits-final", "--cells", "1", "--steps", "1", "--device", "cpu"]
+    assert _exit_code([*command, "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["training"] == "digits-final"
+    assert "trials" not in found
+    assert found["cpu_days"] == pytest.approx(found["training_s"] / 86_400)
+    assert _exit_code(command) == 0
+    printed = capsys.readouterr().out
+    assert printed.startswith("training  digits-final: 1 training of 30 epochs, 1,433 images an epoch\n")
+    assert "search" not in printed
 
 
 @pytest.mark.parametrize(

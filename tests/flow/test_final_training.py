@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import pickle
 import signal
 import subprocess
@@ -154,15 +155,7 @@ def test_a_training_killed_in_the_middle_goes_on_and_ends_as_if_it_had_run_throu
     settings = {"evaluator": {**FINAL["evaluator"], "epochs": 25, "network": {"channels": 2}}}
     command = ["train", written(tmp_path, "long", settings), "--cell", CELL, "--store", store]
     folder = store / "killed" / "cells" / "1"
-    process = subprocess.Popen(
-        [sys.executable, "-m", "flows.cli", *map(str, command), "--id", "killed"],
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
-    while not (folder / "curve.json").exists():  # it appears, or the process ends and the assertion below says so
-        with suppress(subprocess.TimeoutExpired):
-            process.wait(timeout=0.02)
-            break
+    process = begun([*command, "--id", "killed"], folder)
     process.send_signal(signal.SIGKILL)
     assert process.wait() == -signal.SIGKILL, "the training ended before it could be killed"
     shown = bonas("show", "killed", "--store", store)
@@ -178,6 +171,58 @@ def test_a_training_killed_in_the_middle_goes_on_and_ends_as_if_it_had_run_throu
     weights = [_weights(store / name / "cells/1/network.safetensors") for name in ("killed", "whole")]
     assert all(np.array_equal(weights[0][name], weights[1][name]) for name in weights[1])
     assert not (folder / "checkpoints").exists()
+
+
+@pytest.mark.slow  # three trainings in processes of their own; in one process it is the test above
+def test_a_training_in_several_processes_goes_on_when_one_of_them_or_all_are_killed(
+    bonas: Command, store: Path, tmp_path: Path
+) -> None:
+    from tasks.models import load_network
+
+    settings = {"evaluator": {**FINAL["evaluator"], "epochs": 12, "processes": 2}}
+    command = ["train", written(tmp_path, "team", settings), "--cell", CELL, "--store", store]
+    all_killed = begun([*command, "--id", "killed"], store / "killed" / "cells" / "1")
+    members = members_of(all_killed)
+    all_killed.send_signal(signal.SIGKILL)
+    assert all_killed.wait() == -signal.SIGKILL, "the training ended before it could be killed"
+    assert len(members) == 2
+    while any(is_alive(member) for member in members):  # they notice that their parent is gone
+        pass
+    one_killed = begun([*command, "--id", "one"], store / "one" / "cells" / "1")
+    os.kill(members_of(one_killed)[-1], signal.SIGKILL)
+    assert one_killed.wait() == 0
+    killed, one, whole = (bonas(*command, "--id", name)["cells"][0] for name in ("killed", "one", "whole"))
+    assert killed["test"] == one["test"] == whole["test"]
+    weights = _weights(store / "whole/cells/1/network.safetensors")
+    for cell in (killed, one):
+        registered = load_network(cell["model"]).weights
+        assert all(np.array_equal(registered[name], weights[name]) for name in weights)
+
+
+def begun(command: list[Any], cell: Path) -> subprocess.Popen[bytes]:
+    """A process that runs a command, and has trained a cell for an epoch."""
+    process = subprocess.Popen(
+        [sys.executable, "-m", "flows.cli", *map(str, command)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
+    while not (cell / "curve.json").exists():  # it appears, or the process ends, which the test then notices
+        with suppress(subprocess.TimeoutExpired):
+            process.wait(timeout=0.02)
+            break
+    return process
+
+
+def members_of(process: subprocess.Popen[bytes]) -> list[int]:
+    """The processes of its team, by their ids."""
+    found = subprocess.run(
+        ["pgrep", "-P", str(process.pid), "-f", "multiprocessing.spawn"], capture_output=True, text=True, check=True
+    )
+    return [int(line) for line in found.stdout.split()]
+
+
+def is_alive(process: int) -> bool:
+    """Whether a process has not ended; one that nobody has asked about since has."""
+    found = subprocess.run(["ps", "-o", "stat=", "-p", str(process)], capture_output=True, text=True, check=False)
+    return found.stdout.strip()[:1] not in ("", "Z")
 
 
 def _weights(path: Path) -> dict[str, Any]:
