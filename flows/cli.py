@@ -11,7 +11,6 @@ import json
 import os
 import sys
 from collections.abc import Callable, Sequence
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
@@ -470,12 +469,14 @@ def _run(settings: Settings, search_id: str, as_json: bool) -> None:
     _use_local_services()
     from flows.display import displayed
 
+    def flow() -> None:
+        from flows.search import search as search_flow
+
+        search_flow(settings, search_id=folder.id)
+
     with displayed():
         try:
-            from flows.search import search as search_flow
-
-            run = partial(search_flow, settings, search_id=folder.id)
-            call_flow(run, f"search `{folder.id}`", folder.state, f"`bonas resume {folder.id}`")
+            call_flow(flow, f"search `{folder.id}`", folder.state, f"`bonas resume {folder.id}`")
         except KeyboardInterrupt:
             where = f" --store {settings.store}" if settings.store else ""
             print(f"interrupted; go on with: {program('bonas')} resume {folder.id}{where}", file=sys.stderr)

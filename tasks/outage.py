@@ -11,6 +11,7 @@ import httpx
 from prefect.client.orchestration import get_client
 from prefect.settings import PREFECT_API_URL
 
+from bonas_core.children import end_with_this_process
 from bonas_core.errors import SearchError
 from tasks.tracking import shown_uri
 
@@ -39,15 +40,19 @@ def reason_of(error: BaseException) -> str:
 
 
 def await_start(warn: Callable[[str], None], patience_s: float = 120.0) -> None:
-    """Waits a while for a server that is named but does not answer: it may be starting, as this process is.
+    """Waits a while for a server that is named but does not answer: it may be starting, as this process is. Where none
+    is named, the embedded one is started.
 
     Raises:
         SearchError: it still does not.
     """
     url = PREFECT_API_URL.value()
+    if not url:
+        _start_embedded()
+        return
     deadline = time.monotonic() + patience_s
     told = False
-    while url:
+    while True:
         with get_client(sync_client=True) as client:
             error = client.api_healthcheck()
         if error is None:
@@ -122,7 +127,7 @@ def wait_for_server(between: Callable[[], None] = lambda: None) -> None:
     while True:
         between()
         if not PREFECT_API_URL.value():
-            _restart_embedded()
+            _start_embedded()
         try:
             with get_client(sync_client=True) as client:
                 if client.api_healthcheck() is None:
@@ -132,13 +137,17 @@ def wait_for_server(between: Callable[[], None] = lambda: None) -> None:
         time.sleep(_LOOK_EVERY_S)
 
 
-def _restart_embedded() -> None:
+def _start_embedded() -> None:
+    """Starts Prefect's embedded server, unless it runs: one that ends with this process even if that is killed."""
     from prefect.server.api.server import SubprocessASGIServer
 
     server = SubprocessASGIServer()
     if server.server_process is not None and server.server_process.poll() is not None:
-        server.running = False  # it keeps its port: clients know it
+        server.running = False  # it has died; it keeps its port: clients know it
+    if not server.running:
         server.start()
+        assert server.server_process is not None
+        end_with_this_process(server.server_process.pid)
 
 
 def _causes(error: BaseException) -> Iterator[BaseException]:
