@@ -15,6 +15,11 @@ $(VENV)/.ready: pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --prefer-binary -c constraints.txt -e '.[dev]'
 	touch $@
 
+# what only long tests need
+$(VENV)/.ready-all: $(VENV)/.ready
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --prefer-binary -c constraints.txt -e '.[dev,dask,ray]'
+	touch $@
+
 search: setup
 	$(BIN)/bonas search quickstart
 
@@ -24,7 +29,7 @@ PYTEST := $(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile
 test: setup
 	$(PYTEST)
 
-test-all: setup
+test-all: $(VENV)/.ready-all
 	$(PYTEST) -m ''
 
 lint: setup
