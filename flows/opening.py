@@ -96,9 +96,9 @@ def keep_warm_start(folder: SearchFolder, problem: Problem) -> None:
 
 def fetched_model(uri: str, tracking_uri: str | None) -> Path:
     """A registered predictor as a local file, named by its version."""
-    from tasks.tracking import connect, load_registered
+    from tasks.tracking import load_registered
 
-    model = load_registered(connect(tracking_uri), uri)
+    model = load_registered(tracking_uri, uri)
     path = make_local_folder(home() / "models") / f"{model.fitted.version}{SUFFIX}"
     if not path.is_file():
         model.write(path)

@@ -10,7 +10,7 @@ import numpy as np
 from bonas_core.build import build_space
 from bonas_core.spaces.base import distinct
 from bonas_core.strategy import initial_design
-from tasks.tracking import CHAMPION, connect, load_registered, registered_name
+from tasks.tracking import CHAMPION, load_registered, registered_name
 
 
 def rank(
@@ -30,7 +30,7 @@ def rank(
     genotypes = space.parse(architectures) if architectures else initial_design(space, pool, seed)
     genotypes = genotypes[distinct(space.keys(genotypes), np.array([], dtype=np.uint64))]
     uri = model or f"models:/{registered_name(space.name)}@{CHAMPION}"
-    loaded = load_registered(connect(tracking_uri), uri)
+    loaded = load_registered(tracking_uri, uri)
     mean, std = loaded.predict(space, genotypes)
     sign = -1 if loaded.objective.direction == "maximise" else 1
     order = np.argsort(sign * mean, kind="stable")

@@ -13,7 +13,7 @@ from bonas_core.networks.trained import FILE_NAME, TrainedNetwork, read_trained
 from bonas_core.report.card import CELL_PICTURE, CURVE_PICTURE
 from bonas_core.settings import leaves, parse_settings
 from bonas_core.storage import local_folder
-from tasks.tracking import connect, downloaded, experiment, log_metrics, version_of_run
+from tasks.tracking import downloaded, experiment, log_metrics, version_of_run
 from tasks.training_folder import CARD_FILE, Plan, Result, TrainingFolder, model_alias
 
 if TYPE_CHECKING:
@@ -83,7 +83,7 @@ def load_network(uri: str, tracking_uri: str | None = None) -> TrainedNetwork:
     Raises:
         ModelError: there is none, or it is not a network of ours; nothing of it is ever unpickled.
     """
-    with downloaded(connect(tracking_uri), uri, "train a cell with `bonas train` first") as folder:
+    with downloaded(tracking_uri, uri, "train a cell with `bonas train` first") as folder:
         strangers = sorted(path.name for path in folder.rglob("*") if path.is_file() and path.name != FILE_NAME)
         if strangers:
             raise ModelError(

@@ -16,7 +16,7 @@ import socket
 import subprocess
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -24,7 +24,7 @@ from typing import Any
 
 from filelock import lock_descriptor
 
-from bonas_core.errors import SettingsError
+from bonas_core.errors import SettingsError, StoreError
 from bonas_core.settings import Settings, TrainingSettings
 from bonas_core.storage import make_folder
 from tasks.workspace import home
@@ -188,9 +188,14 @@ def place_here(settings: Settings, holder: str, stopped: Callable[[], None] = la
 
 def _try(path: Path) -> int | None:
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
-    with suppress(OSError):
+    try:
         if lock_descriptor(descriptor, blocking=False):
             return descriptor
+    except OSError as error:
+        os.close(descriptor)
+        raise StoreError(
+            f"`{path.parent}`: its file system locks no files ({error.strerror}); put BONAS_HOME on one that does"
+        ) from None
     os.close(descriptor)
     return None
 

@@ -408,22 +408,22 @@ def register_predictor(client: MlflowClient, model: PredictorModel, alias: str) 
     return f"models:/{registered}@{alias}"
 
 
-def load_registered(client: MlflowClient, uri: str) -> PredictorModel:
+def load_registered(tracking_uri: str | None, uri: str) -> PredictorModel:
     """Loads the predictor behind `models:/NAME@ALIAS` or `models:/NAME/VERSION`.
 
     Raises:
         ModelError: there is none, or it is not a predictor of ours.
     """
-    with downloaded(client, uri, "run a search of that space first") as folder:
+    with downloaded(tracking_uri, uri, "run a search of that space first") as folder:
         return read_model(folder / FILE_NAME)
 
 
 @contextmanager
-def downloaded(client: MlflowClient, uri: str, remedy: str) -> Iterator[Path]:
+def downloaded(tracking_uri: str | None, uri: str, remedy: str) -> Iterator[Path]:
     """A copy of the files of a model version, `models:/NAME@ALIAS` or `models:/NAME/VERSION`.
 
     Args:
-        client: of the tracking server.
+        tracking_uri: of the tracking store; by default what `named_uri` finds, or the local one.
         uri: names the version.
         remedy: what to do if there is none.
 
@@ -437,6 +437,7 @@ def downloaded(client: MlflowClient, uri: str, remedy: str) -> Iterator[Path]:
     if match is None:
         raise ModelError(f"model `{uri}`: write it as models:/NAME@ALIAS or models:/NAME/VERSION")
     name, alias, version = match.groups()
+    client = connect(tracking_uri)
     with TemporaryDirectory() as folder:
         try:
             if alias is not None:

@@ -91,6 +91,11 @@ def test_an_export_to_another_kind_of_file(refused: Refused) -> None:
     assert "give a file that ends in .onnx" in refused("export", "models:/a@b", "--to", "network.pt")
 
 
+def test_an_export_of_what_names_no_model(refused: Refused, tmp_path: Path) -> None:
+    line = refused("export", "models:a@b", "--to", tmp_path / "network.onnx")
+    assert "model `models:a@b`: write it as models:/NAME@ALIAS" in line
+
+
 def test_an_export_to_a_file_that_is_there(refused: Refused, tmp_path: Path) -> None:
     file = tmp_path / "network.onnx"
     file.write_bytes(b"of somebody")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import subprocess
 import sys
@@ -257,6 +258,24 @@ def test_gpus_are_slots_with_one_visible_device_each(monkeypatch: pytest.MonkeyP
     assert {slot.gpu for slot in slots_for(on_cpu)} == {None}
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
     assert {slot.device for slot in slots_for(training)} == {"cpu"}
+
+
+def test_a_file_system_without_locks_is_told_rather_than_waited_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from bonas_core.errors import StoreError
+    from tasks.slots import Slot, taken
+
+    def refuse(descriptor: int, *, blocking: bool) -> bool:
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setenv("BONAS_SLOTS", str(tmp_path))
+    monkeypatch.setattr("tasks.slots.lock_descriptor", refuse)
+    with (
+        pytest.raises(StoreError, match=r"locks no files \(No locks available\)"),
+        taken([Slot("cpu-0", "cpu")], "one"),
+    ):
+        pass
 
 
 def test_trainings_in_several_processes_take_as_many_gpus(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
