@@ -280,9 +280,13 @@ class Bonas:
     @one_blas_thread()
     def fit_surrogate(self, trials: Trials, features: Features) -> Surrogate:
         """Fits the regression to every observed trial (line 16); `features` are the trials' embeddings."""
+        observed, targets = self._observed(trials, features)
+        return self._regressed(observed, targets.values, targets)
+
+    def _observed(self, trials: Trials, features: Features) -> tuple[Features, Targets]:
+        """Embeddings and targets of the observed ones among the trials."""
         rows, scores = trials.observed()
-        targets = transform(scores, self._targets)
-        return self._regressed(features[rows], targets.values, targets)
+        return features[rows], transform(scores, self._targets)
 
     def _regressed(self, features: Features, values: NDArray[np.float64], targets: Targets) -> Surrogate:
         fitted = regression.fit(features, values, self._intercept, self._min_noise)
@@ -307,12 +311,12 @@ class Bonas:
         """
         rng = generator(seed, Purpose.TIE_BREAK, len(trials))
         pool, candidates = embedded.pool, embedded.candidates
-        surrogate = believed = self.fit_surrogate(trials, embedded.trials)
-        rows = trials.observed()[0]
-        features, values = embedded.trials[rows], surrogate.targets.values
+        features, targets = self._observed(trials, embedded.trials)
+        values = targets.values
+        surrogate = believed = self._regressed(features, values, targets)
         in_flight = embedded.trials[~trials.finished]
         open_rows = pool.open.copy()
-        incumbent = float(surrogate.targets.to_scores(np.array([surrogate.best]))[0])
+        incumbent = float(targets.to_scores(np.array([surrogate.best]))[0])
         proposals: list[Proposal] = []
         for place in range(min(count, int(open_rows.sum()))):
             if self._explores(trials, place):
@@ -322,7 +326,7 @@ class Bonas:
             if len(in_flight):
                 features = np.concatenate([features, in_flight])
                 values = np.append(values, believed.regression.posterior(in_flight).mean)
-                believed = self._regressed(features, values, surrogate.targets)
+                believed = self._regressed(features, values, targets)
             value = np.where(open_rows, self.score(believed, candidates), -np.inf)
             pick = int(rng.choice(np.flatnonzero(value == value.max())))
             open_rows[pick] = False

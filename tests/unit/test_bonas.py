@@ -8,10 +8,11 @@ from bonas_core import regression
 from bonas_core.acquisition import log_expected_improvement
 from bonas_core.architecture import Architecture
 from bonas_core.baselines import RandomSearch
-from bonas_core.bonas import Bonas, Embedded
+from bonas_core.bonas import Bonas, Embedded, FittedPredictor
 from bonas_core.evaluators.base import EvaluationContext, Outcome
 from bonas_core.predictors.gcn import GCN
 from bonas_core.samplers import EvolutionSampler, ExhaustiveSampler, LearningSampler, RandomSampler, Sampler
+from bonas_core.samplers.base import Pool
 from bonas_core.samplers.reinforce import ReinforceSampler
 from bonas_core.samplers.state import SamplerState
 from bonas_core.search import run
@@ -50,6 +51,11 @@ def in_flight(trials: Trials, rows: list[int]) -> Trials:
     scores, finished = trials.scores.copy(), trials.finished.copy()
     scores[rows], finished[rows] = np.nan, False
     return replace(trials, scores=scores, finished=finished)
+
+
+def step_of(bonas: Bonas, trials: Trials) -> tuple[Pool, FittedPredictor, Embedded]:
+    pool, fitted = bonas.sample_pool(trials, 0), bonas.fit_predictor(trials, 0)
+    return pool, fitted, bonas.embed(trials, pool, fitted)
 
 
 def figures(proposals: list[Proposal]) -> list[tuple]:
@@ -239,8 +245,7 @@ def test_the_first_pick_of_a_batch_is_the_pick_of_a_batch_of_one():
 def test_a_trial_in_flight_counts_as_one_picked_before():
     trials = some_trials(12)
     bonas = strategy()
-    pool, fitted = bonas.sample_pool(trials, 0), bonas.fit_predictor(trials, 0)
-    embedded = bonas.embed(trials, pool, fitted)
+    pool, fitted, embedded = step_of(bonas, trials)
     first, second = bonas.select(trials, embedded, fitted, 2, 0)
     row = (pool.genotypes == first.genotype).all(axis=1)
     beside = Embedded(
@@ -257,8 +262,7 @@ def test_a_trial_in_flight_counts_as_one_picked_before():
 def test_a_pick_believes_that_the_picks_before_it_turn_out_as_predicted():
     trials = some_trials(12)
     bonas = strategy()
-    pool, fitted = bonas.sample_pool(trials, 0), bonas.fit_predictor(trials, 0)
-    embedded = bonas.embed(trials, pool, fitted)
+    pool, fitted, embedded = step_of(bonas, trials)
     first, second = bonas.select(trials, embedded, fitted, 2, 0)
     surrogate = bonas.fit_surrogate(trials, embedded.trials)
     row = int(np.flatnonzero((pool.genotypes == first.genotype).all(axis=1))[0])
