@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import partial
 from importlib import import_module
 from pathlib import Path
-from typing import Any
 
 from bonas_core.errors import SettingsError
 from bonas_core.storage import write_whole
+from flows.benchmarks.plan import Plan
 from flows.benchmarks.searches import Results, Study, preset_of, run_study, table
 from flows.benchmarks.studies import STUDIES
 from tasks.workspace import home
 
-Benchmark = Callable[[str, int, Sequence[str] | None, int, Sequence[str], Path], str]
-"""Space, repeats, methods, processes, overrides, folder: runs and writes everything, returns the table."""
+Benchmark = Callable[[Plan], str]
+"""Runs and writes everything, returns the table."""
 
 
 def benchmarks() -> dict[str, Benchmark]:
@@ -30,64 +30,47 @@ def benchmarks() -> dict[str, Benchmark]:
     }
 
 
-def run_benchmark(
-    name: str,
-    space: str,
-    seeds: int,
-    methods: Sequence[str] | None,
-    jobs: int,
-    overrides: Sequence[str],
-    out: Path | None,
-) -> str:
-    """Runs a benchmark and returns its table, which is also written to `out` with its rows and figures.
+def folder_of(name: str) -> Path:
+    """Where a benchmark writes unless it is told."""
+    return home() / "benchmarks" / name
+
+
+def run_benchmark(name: str, plan: Plan) -> str:
+    """Runs a benchmark and returns its table, which is also written to its folder with its rows and figures.
 
     Raises:
-        InputError: benchmark, space, method or setting is unknown, or `out` cannot be written.
+        InputError: benchmark, space, method or setting is unknown, or the folder cannot be written.
     """
     known = benchmarks()
     if name not in known:
         raise SettingsError(f"benchmark `{name}` is unknown; use one of {', '.join(known)}")
-    preset_of(space)
-    folder = (out or home() / "benchmarks" / name).absolute()
-    return f"{known[name](space, seeds, methods, jobs, overrides, folder)}\nwritten to {folder}"
+    preset_of(plan.space)
+    return f"{known[name](plan)}\nwritten to {plan.folder}"
 
 
 def _of_module(name: str) -> Benchmark:
     """The function that a module has the name of; the module is imported when it runs."""
 
-    def run(*arguments: Any) -> str:
-        return str(getattr(import_module(f"flows.benchmarks.{name}"), name)(*arguments))
+    def run(plan: Plan) -> str:
+        return str(getattr(import_module(f"flows.benchmarks.{name}"), name)(plan))
 
     return run
 
 
-def _study(
-    name: str,
-    study: Study,
-    space: str,
-    seeds: int,
-    methods: Sequence[str] | None,
-    jobs: int,
-    overrides: Sequence[str],
-    folder: Path,
-) -> str:
-    return _written(name, run_study(study, space, seeds, methods, jobs, overrides, folder / "runs.parquet"), folder)
+def _study(name: str, study: Study, plan: Plan) -> str:
+    return _written(name, run_study(study, plan), plan.folder)
 
 
-def _transfer(
-    space: str, seeds: int, methods: Sequence[str] | None, jobs: int, overrides: Sequence[str], folder: Path
-) -> str:
+def _transfer(plan: Plan) -> str:
     from flows.benchmarks.transfer import transfer
 
-    return _written("transfer", transfer(space, seeds, methods, jobs, overrides, folder), folder)
+    return _written("transfer", transfer(plan), plan.folder)
 
 
-def _cells(
-    space: str, seeds: int, methods: Sequence[str] | None, jobs: int, overrides: Sequence[str], folder: Path
-) -> str:
+def _cells(plan: Plan) -> str:
     from flows.benchmarks.cells import cells
 
-    return cells(folder)
+    return cells(plan.folder)
 
 
 def _written(name: str, results: Results, folder: Path) -> str:

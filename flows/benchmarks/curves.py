@@ -62,7 +62,9 @@ def draw(results: Results) -> bytes:
         axes.grid(color="#ececec")
         if place == 0:
             axes.legend(frameon=False, fontsize=8)
-    figure.suptitle(f"{results.problem.objective.name}: mean of {results.seeds} searches, ± one standard error")
+    figure.suptitle(
+        f"{results.problem.objective.name}: mean of {len(results.plan.seeds)} searches, ± one standard error"
+    )
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=150)
     return buffer.getvalue()

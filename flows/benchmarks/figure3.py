@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Sequence
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -19,6 +17,7 @@ from scipy.stats import gaussian_kde
 
 from bonas_core.report.analysis import Scale
 from bonas_core.storage import write_table, write_whole
+from flows.benchmarks.plan import Plan
 from flows.benchmarks.table1 import ENTRIES, Correlations, run_predictors, table
 
 _KERNELS = 2000  # points that the density is estimated from: more change nothing that the eye could see
@@ -26,18 +25,12 @@ _OUTSIDE = 0.03  # share of the worst cells that the frame may leave out
 _PANEL_INCHES = 3.3
 
 
-def figure3(
-    space: str, seeds: int, methods: Sequence[str] | None, jobs: int, overrides: Sequence[str], out: Path
-) -> str:
+def figure3(plan: Plan) -> str:
     """Trains every predictor and writes `figure3.png`, its points as `figure3.parquet`, and `figure3.md` to `out`.
 
     Args:
-        space: a space, or a preset.
-        seeds: number of splits, whose test cells are shown together.
-        methods: names of predictors; by default all.
-        jobs: processes.
-        overrides: settings on top of each predictor's, as `name=value`.
-        out: folder for results; trainings that table 1 left there are not done again.
+        plan: its seeds are numbers of splits, whose test cells are shown together; trainings that table 1 left in its
+            folder are not done again.
 
     Returns:
         the correlations, as Markdown.
@@ -46,11 +39,11 @@ def figure3(
         SettingsError: space, method or setting is unknown, or the objective is not a table's.
         TableError: the table is too small to be split.
     """
-    results = run_predictors(space, seeds, methods, jobs, overrides, out / "runs.parquet")
-    write_table(out / "figure3.parquet", pa.Table.from_pandas(points(results), preserve_index=False))
-    write_whole(out / "figure3.png", draw(results))
+    results = run_predictors(plan)
+    write_table(plan.folder / "figure3.parquet", pa.Table.from_pandas(points(results), preserve_index=False))
+    write_whole(plan.folder / "figure3.png", draw(results))
     text = table(results)
-    write_whole(out / "figure3.md", text.encode())
+    write_whole(plan.folder / "figure3.md", text.encode())
     return text
 
 

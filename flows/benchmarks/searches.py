@@ -12,7 +12,6 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -23,6 +22,7 @@ from bonas_core.errors import SettingsError
 from bonas_core.evaluators.base import ClosedEvaluator, Evaluator
 from bonas_core.settings import Settings
 from bonas_core.storage import make_folder
+from flows.benchmarks.plan import Plan
 from flows.benchmarks.runs import run_all
 from flows.presets import load_settings, presets
 
@@ -132,59 +132,40 @@ class Results:
 
     study: Study
     methods: tuple[str, ...]
-    space: str
+    plan: Plan
     frame: pd.DataFrame
     """A row per method and seed."""
     problem: Problem
     values: np.ndarray
     """The objective of every cell of the table."""
-    seeds: int
     seconds: float
-    processes: int
 
 
-def run_study(
-    study: Study,
-    space: str,
-    seeds: int,
-    methods: Sequence[str] | None,
-    processes: int,
-    overrides: Sequence[str],
-    path: Path,
-) -> Results:
-    """Runs the searches of a study that are not in `path` yet.
+def run_study(study: Study, plan: Plan) -> Results:
+    """Runs the searches of a study whose rows are not there yet.
 
     Raises:
         SettingsError: space, method or setting is unknown, or the objective is not a table's.
     """
-    chosen = tuple(methods or study.default or study.methods)
+    chosen = tuple(plan.methods or study.default or study.methods)
     for method in chosen:
         if method not in study.methods:
             raise SettingsError(f"benchmark: method `{method}` is unknown; use of {', '.join(study.methods)}")
-    preset = preset_of(space)
+    preset = preset_of(plan.space)
     jobs = [
-        SearchJob(method, search_settings(preset, study.methods[method].overrides, seed, overrides))
+        SearchJob(method, search_settings(preset, study.methods[method].overrides, seed, plan.overrides))
         for method in chosen
-        for seed in range(seeds)
+        for seed in plan.seeds
     ]
     problem = build(jobs[0].settings)
     evaluator = problem.evaluator
     if not isinstance(evaluator, ClosedEvaluator):
         raise SettingsError("benchmark: samples to the optimum need a table; set evaluator.kind=table")
-    make_folder(path.parent)
+    make_folder(plan.folder)
     begin = time.perf_counter()
-    frame = run_all({job.digest(evaluator.fingerprint): job for job in jobs}, path, processes)
-    return Results(
-        study,
-        chosen,
-        space,
-        frame,
-        problem,
-        np.array(evaluator.objectives()),
-        seeds,
-        time.perf_counter() - begin,
-        processes,
-    )
+    frame = run_all({job.digest(evaluator.fingerprint): job for job in jobs}, plan.rows, plan.processes)
+    values = np.array(evaluator.objectives())
+    return Results(study, chosen, plan, frame, problem, values, time.perf_counter() - begin)
 
 
 def preset_of(space: str) -> str:
@@ -245,8 +226,8 @@ def table(results: Results) -> str:
         f"# {study.title}: {problem.objective.name}",
         "",
         f"{direction.capitalize()} `{problem.objective.name}` over {len(values)} cells of {problem.space.name}; the "
-        f"optimum is {best:g} ({ties} cell{'s'[: ties != 1]}). {results.seeds} seeds a method; evaluations include the "
-        f"initial random ones. Mean ± standard error.{capped}",
+        f"optimum is {best:g} ({ties} cell{'s'[: ties != 1]}). {len(results.plan.seeds)} searches a method, "
+        f"{results.plan.repeats}; evaluations include the initial random ones. Mean ± standard error.{capped}",
         "",
         f"| {' | '.join(header)} |",
         f"| {' | '.join(['---'] * len(header))} |",
@@ -258,7 +239,7 @@ def table(results: Results) -> str:
         n = rows["evaluations"].to_numpy(dtype=float)
         found = int(rows["found"].sum())
         bound = "" if found == len(rows) else "≥ "
-        paper = study.methods[method].paper.get(results.space)
+        paper = study.methods[method].paper.get(results.plan.space)
         cells = [
             method,
             study.methods[method].listed,
@@ -285,7 +266,8 @@ def table(results: Results) -> str:
         "A `≥` marks a mean over searches of which some had not found the optimum when they were stopped. "
         + study.note,
         "",
-        f"{len(results.frame)} searches; this run took {results.seconds:.0f} s with {results.processes} processes.",
+        f"{len(results.frame)} searches; this run took {results.seconds:.0f} s with {results.plan.processes} "
+        "processes.",
         "",
     ]
     return "\n".join(lines)

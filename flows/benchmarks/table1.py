@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
@@ -36,6 +36,7 @@ from bonas_core.spaces.base import SearchSpace
 from bonas_core.storage import make_folder, write_whole
 from bonas_core.targets import transform
 from bonas_core.trials import Objective
+from flows.benchmarks.plan import Plan
 from flows.benchmarks.runs import run_all
 from flows.benchmarks.searches import preset_of, preset_settings, standard_error
 
@@ -152,29 +153,20 @@ class Correlations:
     """A table 1 that has run."""
 
     methods: tuple[str, ...]
-    space: str
-    splits: int
+    plan: Plan
     frame: pd.DataFrame
     """A row per method and split."""
     settings: Settings
     objective: Objective
     cells: int
     seconds: float
-    processes: int
 
 
-def table1(
-    space: str, seeds: int, methods: Sequence[str] | None, jobs: int, overrides: Sequence[str], out: Path
-) -> str:
-    """Trains every predictor on `seeds` splits and writes `table1.md`, `runs.parquet` and `figure3.png` to `out`.
+def table1(plan: Plan) -> str:
+    """Trains every predictor on all splits and writes `table1.md`, `runs.parquet` and `figure3.png`.
 
     Args:
-        space: a space, or a preset.
-        seeds: number of splits.
-        methods: names of `ENTRIES`; by default all.
-        jobs: processes.
-        overrides: settings on top of each predictor's, as `name=value`.
-        out: folder for results.
+        plan: its seeds are numbers of splits, its methods names of `ENTRIES`.
 
     Returns:
         the table, as Markdown.
@@ -185,40 +177,37 @@ def table1(
     """
     from flows.benchmarks.figure3 import draw
 
-    results = run_predictors(space, seeds, methods, jobs, overrides, out / "runs.parquet")
-    write_whole(out / "figure3.png", draw(results))
+    results = run_predictors(plan)
+    write_whole(plan.folder / "figure3.png", draw(results))
     text = table(results)
-    write_whole(out / "table1.md", text.encode())
+    write_whole(plan.folder / "table1.md", text.encode())
     return text
 
 
-def run_predictors(
-    space: str, splits: int, methods: Sequence[str] | None, processes: int, overrides: Sequence[str], path: Path
-) -> Correlations:
-    """Trains predictors on those splits that are not in `path` yet.
+def run_predictors(plan: Plan) -> Correlations:
+    """Trains predictors on those splits whose rows are not there yet.
 
     Raises:
         SettingsError: space, method or setting is unknown, or the objective is not a table's.
         TableError: the table is too small to be split.
     """
-    chosen = tuple(methods or ENTRIES)
+    chosen = tuple(plan.methods or ENTRIES)
     for method in chosen:
         if method not in ENTRIES:
             raise SettingsError(f"benchmark table1: predictor `{method}` is unknown; use of {', '.join(ENTRIES)}")
-    preset = preset_of(space)
-    all_settings = {method: preset_settings(preset, ENTRIES[method].overrides, overrides) for method in chosen}
+    preset = preset_of(plan.space)
+    all_settings = {method: preset_settings(preset, ENTRIES[method].overrides, plan.overrides) for method in chosen}
     settings = all_settings[chosen[0]]
     evaluator = _closed(settings)
     count = len(evaluator.objectives())
     if count < _FEWEST:
         raise TableError(f"benchmark table1: the table has {count} cells, a split needs {_FEWEST}; use a larger one")
-    make_folder(path.parent)
+    make_folder(plan.folder)
     begin = time.perf_counter()
-    wanted = [PredictionJob(method, split, all_settings[method]) for split in range(splits) for method in chosen]
-    frame = run_all({job.digest(evaluator.fingerprint): job for job in wanted}, path, processes)
+    wanted = [PredictionJob(method, split, all_settings[method]) for split in plan.seeds for method in chosen]
+    frame = run_all({job.digest(evaluator.fingerprint): job for job in wanted}, plan.rows, plan.processes)
     objective = Objective(evaluator.objective, evaluator.unit, evaluator.direction)
-    seconds = time.perf_counter() - begin
-    return Correlations(chosen, space, splits, frame, settings, objective, count, seconds, processes)
+    return Correlations(chosen, plan, frame, settings, objective, count, time.perf_counter() - begin)
 
 
 def split_rows(count: int, split: int) -> tuple[NDArray[np.intp], NDArray[np.intp], NDArray[np.intp]]:
@@ -242,11 +231,12 @@ def correlation(kind: Callable[[Vector, Vector], Any], predicted: Vector, actual
 def table(results: Correlations) -> str:
     """The correlations as Markdown, the paper's beside."""
     by_method = {str(name): rows for name, rows in results.frame.groupby("method")}
+    predicted = len(by_method[results.methods[0]]["actual"].iloc[0])
     lines = [
         f"# Table 1, correlation of predictions: {results.objective.name}",
         "",
-        f"{results.cells} cells, {results.splits} random splits into {TRAINED:.0%} to learn from, {VALIDATED:.0%} to "
-        f"choose the epoch and the rest to be predicted, {len(by_method[results.methods[0]]['actual'].iloc[0])} cells. "
+        f"{results.cells} cells, {len(results.plan.seeds)} random splits into {TRAINED:.0%} to learn from, "
+        f"{VALIDATED:.0%} to choose the epoch and the rest to be predicted, {predicted} cells. "
         "Correlation of predicted and actual objective in per cent, mean ± standard error over the splits.",
         "",
         "| predictor | what it is | Pearson | Spearman | paper | epoch chosen | CPU s a split |",
@@ -273,7 +263,8 @@ def table(results: Correlations) -> str:
         "predictor could reach is not known, but that much is in the data.",
         *_noise(results),
         "",
-        f"{len(results.frame)} trainings; this run took {results.seconds:.0f} s with {results.processes} processes.",
+        f"{len(results.frame)} trainings; this run took {results.seconds:.0f} s with {results.plan.processes} "
+        "processes.",
         "",
     ]
     return "\n".join(lines)

@@ -23,6 +23,7 @@ from bonas_core.report.analysis import Scale, progress, summary
 from bonas_core.search import run
 from bonas_core.settings import Settings
 from bonas_core.storage import make_folder, single_writer, write_whole
+from flows.benchmarks.plan import Plan
 from flows.benchmarks.runs import run_all
 from flows.benchmarks.searches import preset_of, preset_settings, settings_digest, standard_error
 
@@ -58,38 +59,38 @@ class TrainingsJob:
         }
 
 
-def trainings(
-    space: str, seeds: int, methods: Sequence[str] | None, processes: int, overrides: Sequence[str], folder: Path
-) -> str:
+def trainings(plan: Plan) -> str:
     """Runs what is missing of the searches, writes `runs.parquet`, `trainings.png` and `trainings.md`, returns the
     table.
 
     Raises:
         SettingsError: a method is unknown, or the preset does not train.
     """
-    chosen = tuple(methods or METHODS)
+    chosen = tuple(plan.methods or METHODS)
     for method in chosen:
         if method not in METHODS:
             raise SettingsError(f"benchmark trainings: method `{method}` is unknown; use of {', '.join(METHODS)}")
-    preset = preset_of(space)
+    preset = preset_of(plan.space)
     searches = [
-        (method, preset_settings(preset, METHODS[method], overrides, seed))
+        (method, preset_settings(preset, METHODS[method], plan.overrides, seed))
         for method in chosen
-        for seed in range(seeds)
+        for seed in plan.seeds
     ]
     settings = searches[0][1]
     if settings.evaluator.kind != "training":
         raise SettingsError(f"benchmark trainings: `{preset}` trains nothing; use --space with a preset that does")
     problem = build(settings)
-    make_folder(folder)
+    make_folder(plan.folder)
     jobs = {}
     for method, settings in searches:
         digest = settings_digest(settings, evaluator=problem.evaluator.fingerprint)
-        jobs[digest] = TrainingsJob(method, settings, folder / "searches" / f"{method}-{settings.seed}-{digest[:8]}")
-    frame = run_all(jobs, folder / "runs.parquet", processes)
-    write_whole(folder / "trainings.png", _curves(frame, chosen, problem))
+        jobs[digest] = TrainingsJob(
+            method, settings, plan.folder / "searches" / f"{method}-{settings.seed}-{digest[:8]}"
+        )
+    frame = run_all(jobs, plan.rows, plan.processes)
+    write_whole(plan.folder / "trainings.png", _curves(frame, chosen, problem))
     text = _table(frame, chosen, problem, preset)
-    write_whole(folder / "trainings.md", text.encode())
+    write_whole(plan.folder / "trainings.md", text.encode())
     return text
 
 

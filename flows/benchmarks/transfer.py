@@ -6,7 +6,7 @@ registered model in `predictor.warm_start`.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -22,6 +22,7 @@ from bonas_core.settings import Settings, TableSettings
 from bonas_core.spaces.pool import PoolSpace
 from bonas_core.storage import make_folder, write_table
 from bonas_core.trials import Trials
+from flows.benchmarks.plan import Plan
 from flows.benchmarks.searches import Method, Results, Study, preset_of, run_study, search_settings
 from flows.opening import fetched_model
 
@@ -31,28 +32,27 @@ ALIAS = "pretrained"
 _PRETRAINING = {"predictor.epochs": 10, "predictor.batch_size": 256, "method.retrain_every": 1}
 
 
-def transfer(
-    space: str, seeds: int, methods: Sequence[str] | None, jobs: int, overrides: Sequence[str], folder: Path
-) -> Results:
+def transfer(plan: Plan) -> Results:
     """Runs searches among the 7-vertex cells from a predictor of the 6-vertex ones, and without one.
 
     Raises:
         SettingsError: the table is not one of graphs with vertices to count.
     """
+    folder, preset = plan.folder, preset_of(plan.space)
     make_folder(folder)
-    settings = search_settings(preset_of(space), {}, 0, overrides)
+    settings = search_settings(preset, {}, 0, plan.overrides)
     small, large = (folder / f"cells-of-{vertices}-vertices.parquet" for vertices in (SMALL, LARGE))
     _part(settings, SMALL, small)
     _part(settings, LARGE, large)
-    own = [*overrides, f"evaluator.table={small}"]
-    uri = _pretrained(search_settings(preset_of(space), _PRETRAINING, 0, own), folder / "predictors")
+    own = [*plan.overrides, f"evaluator.table={small}"]
+    uri = _pretrained(search_settings(preset, _PRETRAINING, 0, own), folder / "predictors")
     warm = str(fetched_model(uri, settings.tracking.uri))
     study = Study(
         "Transfer, samples to the optimum of the 7-vertex cells",
         {
-            "from-scratch": Method({"method.sampler": "evolution"}, "pool", {space: 1386.4}),
+            "from-scratch": Method({"method.sampler": "evolution"}, "pool", {plan.space: 1386.4}),
             "pre-trained": Method(
-                {"method.sampler": "evolution", "predictor.warm_start": warm}, "pool", {space: 511.9}
+                {"method.sampler": "evolution", "predictor.warm_start": warm}, "pool", {plan.space: 511.9}
             ),
         },
         f"`pre-trained` starts every training from a predictor of all {SMALL}-vertex cells, taken from the registry as "
@@ -60,9 +60,7 @@ def transfer(
         reference="pre-trained",
         figure=True,
     )
-    return run_study(
-        study, space, seeds, methods, jobs, [*overrides, f"evaluator.table={large}"], folder / "runs.parquet"
-    )
+    return run_study(study, replace(plan, overrides=(*plan.overrides, f"evaluator.table={large}")))
 
 
 def _part(settings: Settings, vertices: int, path: Path) -> None:

@@ -14,11 +14,12 @@ from bonas_core.errors import SettingsError
 from bonas_core.history import TrialHistory
 from bonas_core.spaces.nasbench101 import NASBench101
 from flows.benchmarks.command import run_benchmark
+from flows.benchmarks.plan import Plan
 from flows.cli import _exit_code
 
 pytestmark = pytest.mark.flow
 
-QUICK = ["predictor.epochs=3", "predictor.ensemble=1", "method.pool=40"]
+QUICK = ("predictor.epochs=3", "predictor.ensemble=1", "method.pool=40")
 
 
 @pytest.fixture
@@ -43,8 +44,8 @@ def cells(tmp_path: Path) -> Path:
 
 def test_transfer_searches_from_a_registered_predictor_of_the_smaller_cells(cells: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
-    settings = [f"evaluator.table={cells}", *QUICK]
-    printed = run_benchmark("transfer", "nasbench101", 2, None, 1, settings, out)
+    settings = (f"evaluator.table={cells}", *QUICK)
+    printed = run_benchmark("transfer", Plan(out, "nasbench101", range(2), overrides=settings))
     runs = pd.read_parquet(out / "runs.parquet")
     assert sorted(zip(runs["method"], runs["seed"], strict=True)) == [
         (method, seed) for method in ("from-scratch", "pre-trained") for seed in (0, 1)
@@ -61,9 +62,9 @@ def test_transfer_searches_from_a_registered_predictor_of_the_smaller_cells(cell
 
 @pytest.mark.parametrize("figure", ["figure4", "figure5"])
 def test_figures_have_a_curve_a_method(figure: str, cells: Path, tmp_path: Path) -> None:
-    methods = {"figure4": ["bonas-rs", "random"], "figure5": ["paper-mse", "paper-exp"]}[figure]
-    settings = [f"evaluator.table={cells}", *QUICK]
-    printed = run_benchmark(figure, "nasbench101", 2, methods, 1, settings, tmp_path)
+    methods = {"figure4": ("bonas-rs", "random"), "figure5": ("paper-mse", "paper-exp")}[figure]
+    settings = (f"evaluator.table={cells}", *QUICK)
+    printed = run_benchmark(figure, Plan(tmp_path, "nasbench101", range(2), methods, overrides=settings))
     picture = imread(tmp_path / f"{figure}.png")
     assert picture.shape[0] > 300
     assert len(np.unique(picture.reshape(-1, picture.shape[2]), axis=0)) > 20  # colours, bands and text
@@ -101,8 +102,10 @@ def test_a_search_starts_from_a_registered_predictor_and_keeps_a_copy(cells: Pat
 
 
 def test_trainings_compares_searches_that_really_train_and_goes_on_from_their_histories(tmp_path: Path) -> None:
-    out, settings = tmp_path / "out", ["budget.trials=4", "evaluator.epochs=1", "method.initial=3", *QUICK]
-    printed = run_benchmark("trainings", "quickstart", 2, None, 1, settings, out)
+    settings = ("budget.trials=4", "evaluator.epochs=1", "method.initial=3", *QUICK)
+    out = tmp_path / "out"
+    plan = Plan(out, "quickstart", range(2), overrides=settings)
+    printed = run_benchmark("trainings", plan)
     runs = pd.read_parquet(out / "runs.parquet")
     assert sorted(zip(runs["method"], runs["seed"], strict=True)) == [
         (method, seed) for method in ("bonas", "random") for seed in (0, 1)
@@ -115,15 +118,17 @@ def test_trainings_compares_searches_that_really_train_and_goes_on_from_their_hi
     # killed after the trainings and before the table: nothing is trained again
     parts = {part: part.stat().st_mtime_ns for part in out.glob("searches/*/trials/*.parquet")}
     (out / "runs.parquet").unlink()
-    assert run_benchmark("trainings", "quickstart", 2, None, 1, settings, out) == printed
+    assert run_benchmark("trainings", plan) == printed
     assert {part: part.stat().st_mtime_ns for part in out.glob("searches/*/trials/*.parquet")} == parts
 
 
 @pytest.mark.parametrize(
     ("space", "methods", "said"),
-    [("nasbench201", None, "trains nothing"), ("quickstart", ["best"], "`best` is unknown; use of bonas, random")],
+    [("nasbench201", None, "trains nothing"), ("quickstart", ("best",), "`best` is unknown; use of bonas, random")],
 )
-def test_trainings_refuses_what_it_cannot_run(space: str, methods: list[str] | None, said: str, tmp_path: Path) -> None:
+def test_trainings_refuses_what_it_cannot_run(
+    space: str, methods: tuple[str, ...] | None, said: str, tmp_path: Path
+) -> None:
     with pytest.raises(SettingsError, match=said):
-        run_benchmark("trainings", space, 1, methods, 1, [], tmp_path / "out")
+        run_benchmark("trainings", Plan(tmp_path / "out", space, range(1), methods))
     assert not (tmp_path / "out").exists()

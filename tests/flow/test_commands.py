@@ -126,6 +126,9 @@ def test_a_benchmark_is_written_and_goes_on_where_it_stopped(bonas: Command, tab
     assert (kept["wall_s"] == kept["wall_s_before"]).all()  # the finished ones were not run again
     assert "Random search takes 124.5 on average" in printed
     assert "| bonas-ea | pool |" in (out / "table2.md").read_text()
+    # settings are chosen on other seeds than those that are reported
+    assert "2 searches a method, seeds 2 to 3;" in bonas(*arguments, "--seeds", "2", "--first-seed", "2")
+    assert set(pd.read_parquet(out / "runs.parquet")["seed"]) == {0, 1, 2, 3}
 
 
 def test_the_real_table_is_prepared_checked_and_searched(

@@ -4,6 +4,7 @@ import io
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -18,6 +19,7 @@ from bonas_core.errors import SettingsError, TableError
 from bonas_core.spaces.nasbench201 import NASBench201
 from flows.benchmarks import table1 as module
 from flows.benchmarks.figure3 import density, figure3
+from flows.benchmarks.plan import Plan
 from flows.benchmarks.runs import run_all
 from flows.benchmarks.table1 import ENTRIES, correlation, graph_counts, run_predictors, split_rows, table1
 
@@ -44,18 +46,19 @@ def cells(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def small(cells: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """Settings of small and short trainings, all in this process."""
+def small(cells: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Plan:
+    """One split of small and short trainings, all in this process."""
     monkeypatch.setattr(module, "_TREES", 20)
     for name, entry in ENTRIES.items():
         monkeypatch.setitem(ENTRIES, name, replace(entry, overrides={**entry.overrides, **SMALL[name]}))
     monkeypatch.setattr(module, "run_all", here)
-    return [
+    settings = (
         f"evaluator.table={cells}",
         "evaluator.objective=acc_val_200",
         "evaluator.test=acc_test_200",
         "predictor.epochs=4",
-    ]
+    )
+    return Plan(tmp_path / "out", seeds=range(1), overrides=settings)
 
 
 def here(jobs, path: Path, processes: int) -> pd.DataFrame:
@@ -74,18 +77,18 @@ def test_a_split_puts_every_row_in_one_part(count: int, split: int):
         assert part.tolist() != other.tolist()
 
 
-def test_the_table_has_a_row_per_predictor_with_the_figure_of_the_paper(small: list[str], tmp_path: Path):
-    text = table1("nasbench201", 2, None, 1, small, tmp_path / "out")
+def test_the_table_has_a_row_per_predictor_with_the_figure_of_the_paper(small: Plan):
+    text = table1(replace(small, seeds=range(2)))
     lines = {line.split(" | ")[0].removeprefix("| "): line.split(" | ") for line in text.splitlines()}
     assert [lines[name][4] for name in ALL] == ["86.5", "79.5", "97.3", "-", "-"]
     assert all("±" in lines[name][2] and "±" in lines[name][3] for name in ALL)
     assert "200 cells, 2 random splits" in text
     assert "one training of each cell correlates with the mean of its trainings (itself included) in `acc_test" in text
-    assert (tmp_path / "out" / "table1.md").read_text() == text
+    assert (small.folder / "table1.md").read_text() == text
 
 
-def test_correlations_are_those_of_the_predictions_that_are_kept(small: list[str], tmp_path: Path, cells: Path):
-    frame = run_predictors("nasbench201", 2, ["trees", "gcn"], 1, small, tmp_path / "runs.parquet").frame
+def test_correlations_are_those_of_the_predictions_that_are_kept(small: Plan, cells: Path):
+    frame = run_predictors(replace(small, seeds=range(2), methods=("trees", "gcn"))).frame
     table = pd.read_csv(cells)
     assert sorted(zip(frame["method"], frame["split"], strict=True)) == [
         ("gcn", 0),
@@ -102,9 +105,10 @@ def test_correlations_are_those_of_the_predictions_that_are_kept(small: list[str
     assert frame.loc[frame["method"] == "trees", "pearson"].min() > 0.8
 
 
-def test_equal_jobs_have_equal_digests_and_rows(small: list[str], tmp_path: Path):
+def test_equal_jobs_have_equal_digests_and_rows(small: Plan):
     def run(split_count: int, *more: str) -> pd.DataFrame:
-        return run_predictors("nasbench201", split_count, ["lstm"], 1, [*small, *more], tmp_path / "r").frame
+        overrides = (*small.overrides, *more)
+        return run_predictors(replace(small, seeds=range(split_count), methods=("lstm",), overrides=overrides)).frame
 
     first, again, other = run(2), run(2), run(1, "predictor.learning_rate=0.1")
     assert first["digest"].tolist() == again["digest"].tolist()
@@ -115,11 +119,12 @@ def test_equal_jobs_have_equal_digests_and_rows(small: list[str], tmp_path: Path
 
 
 def test_a_training_ends_when_nothing_gets_better_and_the_best_epoch_counts(
-    small: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    small: Plan, monkeypatch: pytest.MonkeyPatch
 ):
     def run(epochs: int) -> pd.Series:
-        settings = [*small[:-1], f"predictor.epochs={epochs}", "predictor.learning_rate=0.2"]  # far too large
-        return run_predictors("nasbench201", 1, ["mlp"], 1, settings, tmp_path / "r").frame.iloc[0]
+        far_too_large = "predictor.learning_rate=0.2"
+        settings = (*small.overrides[:-1], f"predictor.epochs={epochs}", far_too_large)
+        return run_predictors(replace(small, methods=("mlp",), overrides=settings)).frame.iloc[0]
 
     monkeypatch.setattr(module, "_CHECKS", 1000)  # after every epoch
     row = run(200)
@@ -131,9 +136,8 @@ def test_a_training_ends_when_nothing_gets_better_and_the_best_epoch_counts(
     assert again["predicted"] == row["predicted"]
 
 
-def test_the_figure_is_an_image_with_its_points_beside(small: list[str], tmp_path: Path):
-    out = tmp_path / "out"
-    text = figure3("nasbench201", 1, ["gcn", "trees"], 1, small, out)
+def test_the_figure_is_an_image_with_its_points_beside(small: Plan):
+    text, out = figure3(replace(small, methods=("gcn", "trees"))), small.folder
     points = pd.read_parquet(out / "figure3.parquet")
     assert points.groupby("method").size().to_dict() == {"gcn": 10, "trees": 10}
     assert points.dtypes[["predicted", "actual"]].tolist() == [float, float]
@@ -143,12 +147,12 @@ def test_the_figure_is_an_image_with_its_points_beside(small: list[str], tmp_pat
     assert "| gcn |" in text
 
 
-def test_a_benchmark_that_is_done_is_not_run_again(small: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_a_benchmark_that_is_done_is_not_run_again(small: Plan, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(module, "run_all", run_all)  # in processes of their own
-    path = tmp_path / "runs.parquet"
-    first, again = (run_predictors("nasbench201", 2, ["trees"], 1, small, path).frame for _ in range(2))
+    plan = replace(small, seeds=range(2), methods=("trees",))
+    first, again = (run_predictors(plan).frame for _ in range(2))
     assert again["cpu_s"].tolist() == first["cpu_s"].tolist()
-    assert len(pd.read_parquet(path)) == 2
+    assert len(pd.read_parquet(plan.rows)) == 2
 
 
 def test_density_is_largest_where_points_are_closest():
@@ -191,31 +195,28 @@ def test_counts_do_not_depend_on_the_order_of_vertices(seed: int):
 
 
 @pytest.mark.parametrize(
-    ("call", "error", "message"),
+    ("benchmark", "changes", "error", "message"),
     [
+        (table1, {"methods": ("oracle",)}, SettingsError, "predictor `oracle` is unknown; use"),
+        (table1, {"overrides": ("evaluator.objective=acc_val_200",)}, TableError, "evaluator.table=PATH"),
+        (figure3, {"space": "mars"}, SettingsError, "space `mars` has no preset"),
         (
-            lambda s, p: table1("nasbench201", 1, ["oracle"], 1, s, p),
-            SettingsError,
-            "predictor `oracle` is unknown; use",
-        ),
-        (lambda s, p: table1("nasbench201", 1, None, 1, s[1:], p), TableError, "evaluator.table=PATH"),
-        (lambda s, p: figure3("mars", 1, None, 1, s, p), SettingsError, "space `mars` has no preset"),
-        (
-            lambda s, p: table1("nasbench201", 1, ["gcn"], 1, ["evaluator={kind: training}", "budget.stop_at=null"], p),
+            table1,
+            {"methods": ("gcn",), "overrides": ("evaluator={kind: training}", "budget.stop_at=null")},
             SettingsError,
             "predictors learn from a table; set evaluator.kind=table",
         ),
     ],
 )
 def test_what_cannot_be_run_is_refused_in_one_line(
-    call: Callable[[list[str], Path], str], error: type[Exception], message: str, small: list[str], tmp_path: Path
+    benchmark: Callable[[Plan], str], changes: dict[str, Any], error: type[Exception], message: str, small: Plan
 ):
     with pytest.raises(error, match=message) as caught:
-        call(small, tmp_path / "out")
+        benchmark(replace(small, **changes))
     assert "\n" not in str(caught.value)
 
 
-def test_a_table_too_small_to_be_split_is_refused(small: list[str], cells: Path, tmp_path: Path):
+def test_a_table_too_small_to_be_split_is_refused(small: Plan, cells: Path):
     pd.read_csv(cells).head(30).to_csv(cells, index=False)
     with pytest.raises(TableError, match="the table has 30 cells, a split needs 40; use a larger one"):
-        table1("nasbench201", 1, None, 1, small, tmp_path / "out")
+        table1(small)

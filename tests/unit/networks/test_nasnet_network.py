@@ -30,6 +30,7 @@ from bonas_core.spaces.nasnet import OPERATIONS, Cell, NASNet
 from flows.benchmarks import cells
 from flows.benchmarks.cells import sizes, table
 from flows.benchmarks.command import run_benchmark
+from flows.benchmarks.plan import Plan
 
 SPACE = NASNet()
 SKIPS = Cell(((("skip_connect", 0), ("skip_connect", 1)),), (2,))
@@ -392,7 +393,7 @@ def test_a_layout_names_its_cells() -> None:
 def test_the_benchmark_writes_rows_and_table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     few = sizes(["LaNet"], ["cifar10"])
     monkeypatch.setattr(cells, "sizes", lambda: few)
-    text = run_benchmark("cells", "nasbench201", 1, None, 1, [], tmp_path)
+    text = run_benchmark("cells", Plan(tmp_path))
     (row,) = pq.ParquetFile(tmp_path / "cells.parquet").read().to_pylist()
     assert {"cell", "dataset", "channels", "params", "mult_adds", "paper_params", "paper_mult_adds"} <= set(row)
     assert row == few[0]
