@@ -92,6 +92,7 @@ class Bonas:
         pool: number of candidates, |C| in the paper.
         initial: random trials that start the search, N in the paper.
         retrain_every: trials between retrainings of the predictor, k in the paper.
+        retrain_growth: the same as a share of the trials that it was trained on; the larger of the two counts.
         loss: weights the squared errors of the predictor's training, one of `LOSSES`.
         targets: transform of scores before they are learnt, one of `TRANSFORMS`.
         intercept: how the regression gets one: `centre` or `constant`.
@@ -119,6 +120,7 @@ class Bonas:
         pool: int = 1000,
         initial: int = 10,
         retrain_every: int = 10,
+        retrain_growth: float = 0.0,
         loss: str = "exp",
         targets: str = "standardise",
         intercept: str = "constant",
@@ -138,6 +140,7 @@ class Bonas:
         self.sampler = sampler
         self._pool = pool
         self._retrain_every = retrain_every
+        self._retrain_growth = retrain_growth
         self._loss = loss
         self._targets = targets
         self._intercept = intercept
@@ -237,7 +240,7 @@ class Bonas:
 
     def training_size(self, trials: Trials) -> int:
         """Number of trials that the predictor of this step has seen: all of them at the last retraining."""
-        return learnt_prefix(trials, self.initial, self._retrain_every)
+        return learnt_prefix(trials, self.initial, self._retrain_every, self._retrain_growth)
 
     def predictor_version(self, trials: Trials, seed: int) -> str:
         """Version of the predictor of this step, without training it."""
@@ -368,7 +371,8 @@ class Bonas:
                     for begin in range(0, len(pool.genotypes), _BLOCK)
                 ]
             )
-            size = min(max(self._shortlist_size, 2 * self._retrain_every), len(value))
+            until_next = max(self._retrain_every, int(self._retrain_growth * fitted.trained_on))
+            size = min(max(self._shortlist_size, 2 * until_next), len(value))
             rows = np.sort(np.argpartition(-value, size - 1)[:size])
             self._shortlist = (fitted.version, rows, self._embed(fitted, pool.genotypes[rows]))
         return self._shortlist[1:]

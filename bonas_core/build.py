@@ -150,6 +150,7 @@ def bonas(space: SearchSpace, settings: Settings, objective: Objective) -> Strat
         pool=method.pool or 0,
         initial=method.initial or 0,
         retrain_every=method.retrain_every or 0,
+        retrain_growth=method.retrain_growth or 0.0,
         loss=str(predictor.loss),
         targets=str(predictor.targets),
         intercept=str(predictor.intercept),

@@ -20,7 +20,7 @@ RECIPES: dict[str, dict[str, dict[str, Any]]] = {
     # as printed in the paper, sections 3 and 4.2; what it leaves open (initial weights, population) as in the original
     "paper": {
         "method": {
-            "sampler": "evolution", "pool": 1000, "initial": 10, "retrain_every": 10,
+            "sampler": "evolution", "pool": 1000, "initial": 10, "retrain_every": 10, "retrain_growth": 0.0,
             "population": 30, "tournament": 10, "random_fraction": 0.0, "patience": 0,
         },
         "predictor": {
@@ -32,7 +32,7 @@ RECIPES: dict[str, dict[str, dict[str, Any]]] = {
     # what needs the fewest samples of all that was measured; see docs/results.md
     "best": {
         "method": {
-            "sampler": "auto", "pool": 1000, "initial": 5, "retrain_every": 10,
+            "sampler": "auto", "pool": 1000, "initial": 5, "retrain_every": 10, "retrain_growth": 0.05,
             "population": 30, "tournament": 10, "random_fraction": 0.5, "patience": 25,
         },
         "predictor": {
@@ -123,6 +123,12 @@ class MethodSettings(_Model):
     pool: int | None = Field(None, ge=1, le=10_000_000, description="candidates scored at every step")
     initial: int | None = Field(None, ge=2, le=100_000, description="random trials that start the search")
     retrain_every: int | None = Field(None, ge=1, description="trials between retrainings of the predictor")
+    retrain_growth: float | None = Field(
+        None,
+        ge=0,
+        le=1,
+        description="the same as a share of the trials that the predictor has seen; the larger of the two counts",
+    )
     shortlist: int = Field(
         4096, ge=1, description="exhaustive sampler: candidates that are scored again between retrainings"
     )

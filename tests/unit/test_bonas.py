@@ -2,6 +2,8 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from threadpoolctl import threadpool_limits
 
 from bonas_core import regression
@@ -19,7 +21,7 @@ from bonas_core.search import run
 from bonas_core.spaces.base import Genotypes, Keys, SearchSpace
 from bonas_core.spaces.nasbench201 import NASBench201
 from bonas_core.spaces.pool import PoolSpace
-from bonas_core.strategy import Proposal, Strategy, initial_design
+from bonas_core.strategy import Proposal, Strategy, initial_design, learnt_prefix
 from bonas_core.targets import transform
 from bonas_core.testing import ToyEvaluator, toy_problem
 from bonas_core.trials import Trials
@@ -159,6 +161,34 @@ def test_the_predictor_is_retrained_every_few_trials_and_not_in_between():
     groups = [{versions[n] for n in range(begin, min(begin + 4, 20))} for begin in (6, 10, 14, 18)]
     assert all(len(group) == 1 for group in groups)
     assert len(set.union(*groups)) == 4
+
+
+@given(
+    finished=st.integers(5, 3000),
+    every=st.integers(1, 40),
+    growth=st.sampled_from([0.0, 0.01, 0.05, 0.5, 1.0]),
+)
+def test_a_predictor_learns_again_when_there_is_enough_that_is_new(finished: int, every: int, growth: float):
+    def seen_at(count: int) -> int:
+        rows = np.zeros(3000, dtype=bool)
+        rows[:count] = True
+        nothing = np.zeros(3000)
+        return learnt_prefix(Trials(nothing[:, None], nothing, nothing, rows, rows), 5, every, growth)
+
+    seen = seen_at(finished)
+    assert seen <= finished
+    assert finished - seen < max(every, int(growth * seen))
+    assert seen_at(seen) == seen  # it was retrained just there, whatever came later
+    if seen > 5:
+        before = seen_at(seen - 1)
+        assert seen - before == max(every, int(growth * before))
+
+
+def test_predictors_of_long_searches_are_retrained_less_often():
+    bonas = strategy(initial=6, retrain_every=4, retrain_growth=0.5)
+    sizes = [bonas.training_size(some_trials(40).first(n)) for n in range(6, 41)]
+    assert sorted(set(sizes)) == [6, 10, 15, 22, 33]
+    assert sizes == sorted(sizes)
 
 
 def test_a_version_stands_for_settings_seed_and_the_trials_seen():

@@ -43,6 +43,7 @@ def test_the_recipe_of_the_paper_is_that_of_the_paper():
         10,
         1,
     )
+    assert paper.method.retrain_growth == 0
     network = paper.predictor
     assert (network.layers, network.width, network.loss, network.readout) == (4, 64, "exp", "global")
     assert (network.epochs, network.learning_rate, network.batch_size, network.ensemble) == (100, 1e-3, 128, 1)
