@@ -9,7 +9,7 @@ import os
 import time
 from collections.abc import Mapping
 from concurrent.futures import ProcessPoolExecutor, as_completed
-from multiprocessing import get_context
+from multiprocessing import active_children, get_context
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -59,7 +59,7 @@ def run_all(jobs: Mapping[str, Job], path: Path, processes: int) -> pd.DataFrame
 def _run_missing(
     jobs: Mapping[str, Job], missing: list[str], rows: dict[str, dict[str, Any]], path: Path, processes: int
 ) -> None:
-    console = Console(stderr=True)
+    console, others = Console(stderr=True), set(active_children())
     for variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
         os.environ.setdefault(variable, "1")  # for the processes to come: they share the cores among them
     with (
@@ -79,6 +79,8 @@ def _run_missing(
                 progress.advance(bar)
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
+            for process in set(active_children()) - others:
+                process.terminate()  # their jobs may take hours
             if rows:
                 write_table(path, pa.Table.from_pylist(list(rows.values())))
             raise

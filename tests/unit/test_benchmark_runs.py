@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import select
+import signal
 import subprocess
 import sys
 import threading
@@ -66,7 +67,8 @@ class Stay:
         raise AssertionError
 
 
-def test_a_killed_benchmark_leaves_no_job_behind(tmp_path: Path) -> None:
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT])
+def test_a_benchmark_that_is_stopped_ends_at_once_and_leaves_no_job_behind(number: int, tmp_path: Path) -> None:
     fifo = tmp_path / "fifo"
     os.mkfifo(fifo)
     code = "import sys, pathlib; from tests.unit.test_benchmark_runs import *; "
@@ -75,8 +77,8 @@ def test_a_killed_benchmark_leaves_no_job_behind(tmp_path: Path) -> None:
     benchmark = subprocess.Popen(command, cwd=Path(__file__).parents[2])
     job = int(fifo.read_text())  # waits until the job runs
     descriptor = os.pidfd_open(job)
-    benchmark.kill()
-    benchmark.wait()
+    benchmark.send_signal(number)
+    benchmark.wait(60)
     ended, _, _ = select.select([descriptor], [], [], 60)
     assert ended
 
