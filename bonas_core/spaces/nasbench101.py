@@ -48,7 +48,7 @@ _SHORT = tuple(operation.removesuffix("-bn-relu") for operation in OPERATIONS)
 _EDGE_TEXTS = [f"{i}-{j}" for i, j in _PAIRS]
 _EXAMPLE = "input;conv3x3;maxpool3x3;output|0-1,0-2,1-3,2-3"
 
-_KEY_BLOCK = 8192
+_KEY_BLOCK = 512
 """Rows per pass over the key tables, so that the intermediate arrays stay in the processor's cache."""
 
 _TRIES = 64  # mutations tried before a parent comes back unchanged
@@ -170,14 +170,13 @@ class NASBench101:
         bits = [adjacency[:, 1 + i, 1 + j], adjacency[:, 0, 1:-1], to_output[:, 1:-1], to_output[:, :1]]
         code = np.packbits(np.hstack([*bits, ops & 1, ops & 2]), axis=1, bitorder="little").T.astype(np.intp)
 
-        keys = np.full(len(genotypes), np.iinfo(np.uint64).max, dtype=np.uint64)
+        keys = np.empty(len(genotypes), dtype=np.uint64)
         for start in range(0, len(genotypes), _KEY_BLOCK):
-            smallest, columns = keys[start : start + _KEY_BLOCK], code[:, start : start + _KEY_BLOCK]
-            for tables in _KEY_TABLES:
-                spelt = tables[0][columns[0]]
-                for table, column in zip(tables[1:], columns[1:], strict=True):
-                    spelt |= table[column]
-                np.minimum(smallest, spelt, out=smallest)
+            first, *others = code[:, start : start + _KEY_BLOCK]
+            spelt = _KEY_TABLES[0][first]  # (rows, 120)
+            for table, column in zip(_KEY_TABLES[1:], others, strict=True):
+                spelt |= table[column]
+            spelt.min(axis=1, out=keys[start : start + _KEY_BLOCK])
         return keys
 
     def official_hash(self, genotypes: Genotypes) -> list[str]:
@@ -489,7 +488,7 @@ def _pick(mask: NDArray[np.bool_], rng: np.random.Generator) -> NDArray[np.intp]
 
 
 def _key_tables() -> NDArray[np.uint64]:
-    """(120, 4, 256) what every value of every byte of `keys`' code adds to the number, for every order.
+    """(4, 256, 120) what every value of every byte of `keys`' code adds to the number, for every order.
 
     The number's bits: 0-24 whether interior vertex a feeds b, at 5a + b; 25-29 input feeds a; 30-34 a feeds
     output; 35 input feeds output; from 36 on two bits an operation, ABSENT as 3.
@@ -501,7 +500,7 @@ def _key_tables() -> NDArray[np.uint64]:
     places = np.hstack([5 * to[:, i] + to[:, j], 25 + to, 30 + to, direct, *ops, unused]).astype(np.uint64)
     worth = (np.uint64(1) << places).reshape(len(to), 4, 8)
     bits = np.unpackbits(np.arange(256, dtype=np.uint8)[:, None], axis=1, bitorder="little")
-    return np.asarray(worth @ bits.T.astype(np.uint64))
+    return np.ascontiguousarray((worth @ bits.T.astype(np.uint64)).transpose(1, 2, 0))
 
 
 _KEY_TABLES = _key_tables()
