@@ -27,7 +27,7 @@ from bonas_core.regression import BayesianLinearRegression
 from bonas_core.samplers.base import LearningSampler, Pool, Sampler, fresh_random
 from bonas_core.samplers.state import SamplerState
 from bonas_core.spaces.base import Genotypes, SearchSpace
-from bonas_core.strategy import Proposal, initial_design, learnt_prefix
+from bonas_core.strategy import Proposal, initial_design, learnt_prefix, until_retraining
 from bonas_core.targets import Targets, transform
 from bonas_core.trials import Trials
 
@@ -371,8 +371,8 @@ class Bonas:
                     for begin in range(0, len(pool.genotypes), _BLOCK)
                 ]
             )
-            until_next = max(self._retrain_every, int(self._retrain_growth * fitted.trained_on))
-            size = min(max(self._shortlist_size, 2 * until_next), len(value))
+            waits_for = until_retraining(fitted.trained_on, self._retrain_every, self._retrain_growth)
+            size = min(max(self._shortlist_size, 2 * waits_for), len(value))
             rows = np.sort(np.argpartition(-value, size - 1)[:size])
             self._shortlist = (fitted.version, rows, self._embed(fitted, pool.genotypes[rows]))
         return self._shortlist[1:]

@@ -57,9 +57,14 @@ def learnt_prefix(trials: Trials, initial: int, every: int, growth: float = 0.0)
     if not growth:
         return initial + max(finished - initial, 0) // every * every
     seen = initial
-    while (more := seen + max(every, int(growth * seen))) <= finished:
+    while (more := seen + until_retraining(seen, every, growth)) <= finished:
         seen = more
     return seen
+
+
+def until_retraining(seen: int, every: int, growth: float) -> int:
+    """Number of trials that a model which has seen so many waits for; see `learnt_prefix`."""
+    return max(every, int(growth * seen))
 
 
 _BLOCK = 64
