@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
@@ -12,6 +11,7 @@ import torch
 from bonas_core.networks.published import IMAGES, PUBLISHED, WIDTHS, Layout, published_network
 from bonas_core.networks.size import network_size
 from bonas_core.storage import make_folder, write_table, write_whole
+from flows.benchmarks.plan import Plan
 
 _SCHEMA = pa.schema(
     [
@@ -31,13 +31,13 @@ _SCHEMA = pa.schema(
 _CLOSE = 0.02
 
 
-def cells(folder: Path) -> str:
+def cells(plan: Plan) -> str:
     """Counts all published cells, writes `cells.parquet` and `cells.md`, and returns the table."""
-    make_folder(folder)
+    make_folder(plan.folder)
     rows = sizes()
-    write_table(folder / "cells.parquet", pa.Table.from_pylist(rows, schema=_SCHEMA))
+    write_table(plan.folder / "cells.parquet", pa.Table.from_pylist(rows, schema=_SCHEMA))
     text = table(rows)
-    write_whole(folder / "cells.md", text.encode())
+    write_whole(plan.folder / "cells.md", text.encode())
     return text
 
 

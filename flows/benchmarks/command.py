@@ -25,7 +25,7 @@ def benchmarks() -> dict[str, Benchmark]:
         "figure3": _of_module("figure3"),
         **{name: partial(_study, name, study) for name, study in STUDIES.items()},
         "transfer": _transfer,
-        "cells": _cells,
+        "cells": _of_module("cells"),
         "trainings": _of_module("trainings"),
     }
 
@@ -65,12 +65,6 @@ def _transfer(plan: Plan) -> str:
     from flows.benchmarks.transfer import transfer
 
     return _written("transfer", transfer(plan), plan.folder)
-
-
-def _cells(plan: Plan) -> str:
-    from flows.benchmarks.cells import cells
-
-    return cells(plan.folder)
 
 
 def _written(name: str, results: Results, folder: Path) -> str:
