@@ -13,6 +13,7 @@ from torch import Tensor
 
 from bonas_core.threads import torch_threads
 
+_SMALL = 128  # units up to which an optimiser that takes all tensors at once is faster than one kernel a tensor
 _CHUNK = 4096  # rows predicted at a time: larger batches fall out of the processor's cache
 
 
@@ -58,7 +59,11 @@ class MLPEnsemble:
         x, y = torch.from_numpy(features), torch.from_numpy(targets.astype(np.float32))
         E, n = self.members, len(x)
         parameters = self._initial(x.shape[1], generator)
-        optimiser = torch.optim.Adam(parameters, lr=self.learning_rate, betas=self.betas, foreach=True)
+        matrices, biases = {"params": parameters[0::2]}, {"params": parameters[1::2]}
+        fused = self.width > _SMALL
+        optimiser = torch.optim.Adam(
+            [matrices, biases], lr=self.learning_rate, betas=self.betas, foreach=not fused, fused=fused
+        )
         best, idle = math.inf, 0
         for _ in range(self.epochs):
             order = torch.rand((E, n), generator=generator).argsort(dim=1)
@@ -68,11 +73,8 @@ class MLPEnsemble:
                 error = _forward(x[rows], parameters) - y[rows]
                 per_member = (error.abs() if self.loss == "mae" else error.square()).mean(dim=1)
                 # the members' losses are added, so that each is trained as if it were alone
-                loss = per_member.sum()
-                if self.weight_decay:
-                    norm = torch.stack([weight.square().sum() for weight in parameters[0::2]]).sum()
-                    loss = loss + self.weight_decay / 2 * norm / rows.shape[1]
-                loss.backward()  # type: ignore[no-untyped-call]
+                per_member.sum().backward()  # type: ignore[no-untyped-call]
+                optimiser.param_groups[0]["weight_decay"] = self.weight_decay / rows.shape[1]
                 optimiser.step()
                 total += float(per_member.detach().mean()) * rows.shape[1]
             idle = 0 if total / n < best - self.tolerance else idle + 1

@@ -1,5 +1,6 @@
 import numpy as np
 import pytest
+import torch
 from test_baselines import searched, trials_of
 
 from bonas_core.baselines.bananas import Bananas
@@ -128,6 +129,24 @@ def test_a_member_is_trained_as_if_it_were_alone():
         patch.setattr(MLPEnsemble, "_initial", begin)
         single = alone.predict(alone.fit(x, y, 1), x)
     np.testing.assert_allclose(single[0], together[0], atol=1e-5)
+
+
+@pytest.mark.parametrize("width", [8, 200])
+def test_weight_decay_is_half_the_sum_of_squared_weights_in_the_loss(width: int):
+    rng = np.random.default_rng(0)
+    x, y = rng.normal(size=(30, 4)).astype(np.float32), rng.normal(size=30)
+    decayed = MLPEnsemble(layers=1, width=width, epochs=5, batch_size=30, weight_decay=3.0)
+    start = MLPEnsemble(layers=1, width=width, epochs=0).fit(x, y, 0)
+
+    W, b, v, c = parameters = [tensor[0].clone().requires_grad_() for tensor in start]
+    adam = torch.optim.Adam(parameters, lr=1e-3)
+    for _ in range(5):
+        adam.zero_grad()
+        error = (torch.from_numpy(x) @ W + b).relu() @ v + c - torch.from_numpy(y[:, None].astype(np.float32))
+        (error.square().mean() + 3.0 / 2 * (W.square().sum() + v.square().sum()) / 30).backward()
+        adam.step()
+    for ours, theirs in zip(decayed.fit(x, y, 0), parameters, strict=True):
+        np.testing.assert_allclose(ours[0], theirs.detach(), atol=1e-6)
 
 
 def test_training_ends_early_where_patience_says_so():
