@@ -9,7 +9,7 @@ import hashlib
 import json
 import math
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any
@@ -221,7 +221,10 @@ def table(results: Results) -> str:
     cap = {job_cap for job_cap in [problem.settings.budget.trials] if job_cap < 1_000_000}
     capped = f" Searches end after {cap.pop()} samples at the latest, which then count." if cap else ""
     header = ["method", "candidates", "evaluations", "median", "min-max", "distinct", "found", "to the top 0.1 %"]
-    header += ["paper", *(["ratio to " + study.reference] if study.reference else []), "s choosing/sample"]
+    header.append("paper")
+    if study.reference:
+        header += [f"ratio to {study.reference}", "ratio, to the top 0.1 %"]
+    header.append("s choosing/sample")
     lines = [
         f"# {study.title}: {problem.objective.name}",
         "",
@@ -236,7 +239,7 @@ def table(results: Results) -> str:
     by_method = dict(iter(results.frame.groupby("method")))
     for method in sorted(results.methods, key=lambda name: listed.index(study.methods[name].listed)):
         rows = by_method[method]
-        n = rows["evaluations"].to_numpy(dtype=float)
+        n = _samples(rows)
         found = int(rows["found"].sum())
         bound = "" if found == len(rows) else "≥ "
         paper = study.methods[method].paper.get(results.plan.space)
@@ -252,11 +255,12 @@ def table(results: Results) -> str:
             "-" if paper is None else f"{paper}",
         ]
         if study.reference:
-            cells.append(_ratio(n, by_method.get(study.reference)))
+            reference = by_method.get(study.reference)
+            cells += [_ratio(of, rows, reference) for of in (_samples, _samples_to_the_top)]
         cells.append(f"{rows['surrogate_s'].sum() / n.sum():.4f}")
         lines.append(f"| {' | '.join(cells)} |")
     if "random" in results.methods and not capped:
-        n = by_method["random"]["evaluations"].to_numpy(dtype=float)
+        n = _samples(by_method["random"])
         exact = (len(values) + 1) / (ties + 1)
         away = abs(n.mean() - exact) / standard_error(n)
         lines += ["", f"Random search takes {exact:.1f} on average, exactly; ours is {away:.1f} standard errors away."]
@@ -273,14 +277,23 @@ def table(results: Results) -> str:
     return "\n".join(lines)
 
 
+def _samples(rows: pd.DataFrame) -> np.ndarray:
+    return rows["evaluations"].to_numpy(dtype=float)
+
+
+def _samples_to_the_top(rows: pd.DataFrame) -> np.ndarray:
+    """All of a search's where it ended before."""
+    return rows["top_at"].fillna(rows["evaluations"]).to_numpy(dtype=float)
+
+
 def _to_the_top(rows: pd.DataFrame) -> str:
-    n = rows["top_at"].fillna(rows["evaluations"]).to_numpy(dtype=float)
+    n = _samples_to_the_top(rows)
     bound = "≥ " if rows["top_at"].isna().any() else ""
     return f"{bound}{n.mean():.1f} ± {standard_error(n):.1f}"
 
 
-def _ratio(n: np.ndarray, reference: pd.DataFrame | None) -> str:
+def _ratio(of: Callable[[pd.DataFrame], np.ndarray], rows: pd.DataFrame, reference: pd.DataFrame | None) -> str:
     if reference is None:
         return "-"
-    ratio, low, high = ratio_interval(n, reference["evaluations"].to_numpy(dtype=float))
+    ratio, low, high = ratio_interval(of(rows), of(reference))
     return f"{ratio:.2f} ({low:.2f}-{high:.2f})"

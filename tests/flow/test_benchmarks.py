@@ -60,6 +60,21 @@ def test_transfer_searches_from_a_registered_predictor_of_the_smaller_cells(cell
     assert courses[0] != courses[1]
 
 
+def test_methods_are_compared_by_samples_to_the_optimum_and_to_the_top(cells: Path, tmp_path: Path) -> None:
+    settings = (f"evaluator.table={cells}", "budget.trials=12", *QUICK)
+    methods = ("paper-mse", "paper-exp")
+    printed = run_benchmark("figure5", Plan(tmp_path, "nasbench101", range(3), methods, overrides=settings))
+    lines = [line.strip("| ").split(" | ") for line in printed.splitlines() if line.startswith("| ")]
+    table = pd.DataFrame(lines[2:], columns=lines[0]).set_index("method")
+    runs = pd.read_parquet(tmp_path / "runs.parquet")
+    runs["top_at"] = runs["top_at"].fillna(runs["evaluations"])  # as the cap, where it was not found
+    means = runs.groupby("method")[["evaluations", "top_at"]].mean()
+    ratios = means / means.loc["paper-mse"]
+    for method in methods:
+        assert table.loc[method, "ratio to paper-mse"].startswith(f"{ratios.loc[method, 'evaluations']:.2f} (")
+        assert table.loc[method, "ratio, to the top 0.1 %"].startswith(f"{ratios.loc[method, 'top_at']:.2f} (")
+
+
 @pytest.mark.parametrize("figure", ["figure4", "figure5"])
 def test_figures_have_a_curve_a_method(figure: str, cells: Path, tmp_path: Path) -> None:
     methods = {"figure4": ("bonas-rs", "random"), "figure5": ("paper-mse", "paper-exp")}[figure]
