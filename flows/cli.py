@@ -293,6 +293,7 @@ def benchmark(
     out: Annotated[Path | None, typer.Option(help="Folder for results; by default ./.bonas/benchmarks/NAME.")] = None,
 ) -> None:
     """Regenerate a table of the paper; a benchmark that was stopped goes on where it was."""
+    _use_local_services()
     from flows.benchmarks.command import folder_of, run_benchmark
     from flows.benchmarks.plan import Plan
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -58,6 +61,23 @@ def test_transfer_searches_from_a_registered_predictor_of_the_smaller_cells(cell
     # the initial trials are the same, what is learnt from them is not
     courses = [[list(row) for row in rows["improved_to"]] for _, rows in runs.groupby("method")]
     assert courses[0] != courses[1]
+
+
+def test_a_benchmark_reports_usage_to_nobody(tmp_path: Path) -> None:
+    names = ("MLFLOW_DISABLE_TELEMETRY", "DO_NOT_TRACK", "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR")
+    code = f"""
+import os, sys
+from flows import cli
+from flows.benchmarks import command
+
+command.run_benchmark = lambda *_: " ".join(os.environ.get(name, "unset") for name in {names})
+sys.argv = ["bonas", "benchmark", "transfer"]
+cli.main()
+"""
+    environment = {name: value for name, value in os.environ.items() if name not in names}
+    environment |= {"BONAS_HOME": str(tmp_path), "PYTHONPATH": str(Path(__file__).parents[2])}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment)
+    assert (done.stdout, done.stderr, done.returncode) == ("true 1 false\n", "", 0)
 
 
 def test_methods_are_compared_by_samples_to_the_optimum_and_to_the_top(cells: Path, tmp_path: Path) -> None:
