@@ -298,6 +298,8 @@ def benchmark(
     from flows.benchmarks.plan import Plan
 
     chosen = None if methods is None else tuple(method.strip() for method in methods.split(",") if method.strip())
+    if chosen == ():
+        raise SettingsError("--methods names none; name some, or leave it out for all")
     plan = Plan(
         (out or folder_of(name)).absolute(),
         space,

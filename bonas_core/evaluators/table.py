@@ -273,19 +273,31 @@ def distinct_keys(space: SearchSpace, genotypes: Genotypes, path: Path) -> Keys:
     return keys
 
 
+def read_whole(path: Path, columns: Sequence[str] | None = None) -> pa.Table:
+    """All columns of a table, or those named, as they are stored; graphs in a CSV are texts.
+
+    Raises:
+        TableError: the file is missing or damaged.
+    """
+
+    def whole() -> pa.Table:
+        if _is_parquet(path):
+            return pq.ParquetFile(path).read(columns=columns)
+        frame = pd.read_csv(
+            path, usecols=None if columns is None else list(columns), dtype=dict.fromkeys(GRAPH_COLUMNS, str)
+        )
+        return pa.Table.from_pandas(frame, preserve_index=False)
+
+    return _readable(path, whole)
+
+
 def read_graphs(path: Path) -> tuple[list[str], list[tuple[str, ...]]]:
     """The columns `adjacency` and `ops` of a table, in which equal values are one object: few of them differ.
 
     Raises:
         TableError: the file cannot be read, or the columns do not hold texts and lists of texts.
     """
-
-    def columns() -> pa.Table:
-        if _is_parquet(path):
-            return pq.ParquetFile(path).read(columns=list(GRAPH_COLUMNS))
-        return pa.Table.from_pandas(pd.read_csv(path, usecols=list(GRAPH_COLUMNS), dtype=str), preserve_index=False)
-
-    table = _readable(path, columns)
+    table = read_whole(path, GRAPH_COLUMNS)
     for name in GRAPH_COLUMNS:
         empty = np.flatnonzero(pc.is_null(table[name]).to_numpy())
         if len(empty):

@@ -39,7 +39,7 @@ def export_onnx(trained: TrainedNetwork, path: Path) -> float:
         ) from None
     if not path.absolute().parent.is_dir():
         raise SettingsError(f"--to `{path}`: folder `{path.parent}` does not exist; make it first")
-    check_writable(path.absolute().parent)
+    check_writable(path.absolute().parent, "--to")
     classifier = trained.classifier()
     drawn = torch.Generator().manual_seed(0)
     batches = [classifier.largest * torch.rand(count, *trained.image, generator=drawn) for count in _CHECKED]

@@ -231,8 +231,12 @@ def remove_unfinished(folder: Location) -> None:
         remove_file(path)
 
 
-def make_folder(path: Location) -> Location:
+def make_folder(path: Location, option: str = "--store") -> Location:
     """Makes a folder and its parents; in S3, where nothing has to be made, leaves a mark that it is there.
+
+    Args:
+        path: the folder.
+        option: names another; for the error.
 
     Raises:
         StoreError: it cannot be made or written to.
@@ -240,11 +244,11 @@ def make_folder(path: Location) -> Location:
     if isinstance(path, S3Path):
         path.mkdir()
         return path
-    return make_local_folder(path)
+    return make_local_folder(path, option)
 
 
-def make_local_folder(path: Path) -> Path:
-    """Makes a folder on the disk, and its parents.
+def make_local_folder(path: Path, option: str = "--store") -> Path:
+    """Makes a folder on the disk, and its parents; see `make_folder`.
 
     Raises:
         StoreError: it cannot be made or written to.
@@ -252,15 +256,17 @@ def make_local_folder(path: Path) -> Path:
     try:
         disk().make_folder(path)
     except OSError as error:
-        raise StoreError(
-            f"store folder `{path}` cannot be made: {error.strerror}; choose another with --store"
-        ) from None
-    check_writable(path)
+        raise StoreError(f"folder `{path}` cannot be made: {error.strerror}; choose another with {option}") from None
+    check_writable(path, option)
     return path
 
 
-def check_writable(folder: Location) -> None:
+def check_writable(folder: Location, option: str = "--store") -> None:
     """Checks, without writing, that a folder can be made or written to; of S3, that its bucket is there.
+
+    Args:
+        folder: the folder.
+        option: names another; for the error.
 
     Raises:
         StoreError: it cannot.
@@ -270,9 +276,9 @@ def check_writable(folder: Location) -> None:
         return
     nearest = next(path for path in (folder, *folder.parents) if path.exists())
     if not nearest.is_dir():
-        raise StoreError(f"store folder `{folder}`: `{nearest}` is a file; choose another with --store")
+        raise StoreError(f"folder `{folder}`: `{nearest}` is a file; choose another with {option}")
     if not os.access(nearest, os.W_OK | os.X_OK):
-        raise StoreError(f"store folder `{folder}` is not writable; choose another with --store")
+        raise StoreError(f"folder `{folder}` is not writable; choose another with {option}")
 
 
 def refuse_links(folder: Location) -> None:

@@ -10,7 +10,7 @@ import torch
 
 from bonas_core.networks.published import IMAGES, PUBLISHED, WIDTHS, Layout, published_network
 from bonas_core.networks.size import network_size
-from bonas_core.storage import make_folder, write_table, write_whole
+from bonas_core.storage import write_table, write_whole
 from flows.benchmarks.plan import Plan
 
 _SCHEMA = pa.schema(
@@ -33,7 +33,7 @@ _CLOSE = 0.02
 
 def cells(plan: Plan) -> str:
     """Counts all published cells, writes `cells.parquet` and `cells.md`, and returns the table."""
-    make_folder(plan.folder)
+    plan.make_folder()
     rows = sizes()
     write_table(plan.folder / "cells.parquet", pa.Table.from_pylist(rows, schema=_SCHEMA))
     text = table(rows)

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
+
+from bonas_core.errors import SettingsError
+from bonas_core.storage import make_folder
 
 
 @dataclass(frozen=True)
@@ -26,6 +30,26 @@ class Plan:
     def rows(self) -> Path:
         """The Parquet file with a row per job."""
         return self.folder / "runs.parquet"
+
+    def choose(self, known: Iterable[str], default: Iterable[str] = ()) -> tuple[str, ...]:
+        """The methods to run, of those that a benchmark knows; where none are named, its default or all.
+
+        Raises:
+            SettingsError: a method is unknown.
+        """
+        known = tuple(known)
+        for method in self.methods or ():
+            if method not in known:
+                raise SettingsError(f"--methods: `{method}` is unknown here; use some of {', '.join(known)}")
+        return tuple(self.methods or default or known)
+
+    def make_folder(self) -> None:
+        """Makes the folder.
+
+        Raises:
+            StoreError: it cannot be made or written to.
+        """
+        make_folder(self.folder, "--out")
 
     @property
     def repeats(self) -> str:

@@ -21,7 +21,6 @@ from bonas_core.build import Problem, build, build_evaluator, build_space
 from bonas_core.errors import SettingsError
 from bonas_core.evaluators.base import ClosedEvaluator, Evaluator
 from bonas_core.settings import Settings
-from bonas_core.storage import make_folder
 from flows.benchmarks.plan import Plan
 from flows.benchmarks.runs import run_all
 from flows.presets import load_settings, presets
@@ -147,10 +146,7 @@ def run_study(study: Study, plan: Plan) -> Results:
     Raises:
         SettingsError: space, method or setting is unknown, or the objective is not a table's.
     """
-    chosen = tuple(plan.methods or study.default or study.methods)
-    for method in chosen:
-        if method not in study.methods:
-            raise SettingsError(f"benchmark: method `{method}` is unknown; use of {', '.join(study.methods)}")
+    chosen = plan.choose(study.methods, study.default)
     preset = preset_of(plan.space)
     jobs = [
         SearchJob(method, search_settings(preset, study.methods[method].overrides, seed, plan.overrides))
@@ -161,7 +157,7 @@ def run_study(study: Study, plan: Plan) -> Results:
     evaluator = problem.evaluator
     if not isinstance(evaluator, ClosedEvaluator):
         raise SettingsError("benchmark: samples to the optimum need a table; set evaluator.kind=table")
-    make_folder(plan.folder)
+    plan.make_folder()
     begin = time.perf_counter()
     frame = run_all({job.digest(evaluator.fingerprint): job for job in jobs}, plan.rows, plan.processes)
     values = np.array(evaluator.objectives())

@@ -33,7 +33,7 @@ from bonas_core.predictors.training import NetworkPredictor
 from bonas_core.registry import resolve
 from bonas_core.settings import Settings, TableSettings
 from bonas_core.spaces.base import SearchSpace
-from bonas_core.storage import make_folder, write_whole
+from bonas_core.storage import write_whole
 from bonas_core.targets import transform
 from bonas_core.trials import Objective
 from flows.benchmarks.plan import Plan
@@ -191,10 +191,7 @@ def run_predictors(plan: Plan) -> Correlations:
         SettingsError: space, method or setting is unknown, or the objective is not a table's.
         TableError: the table is too small to be split.
     """
-    chosen = tuple(plan.methods or ENTRIES)
-    for method in chosen:
-        if method not in ENTRIES:
-            raise SettingsError(f"benchmark table1: predictor `{method}` is unknown; use of {', '.join(ENTRIES)}")
+    chosen = plan.choose(ENTRIES)
     preset = preset_of(plan.space)
     all_settings = {method: preset_settings(preset, ENTRIES[method].overrides, plan.overrides) for method in chosen}
     settings = all_settings[chosen[0]]
@@ -202,7 +199,7 @@ def run_predictors(plan: Plan) -> Correlations:
     count = len(evaluator.objectives())
     if count < _FEWEST:
         raise TableError(f"benchmark table1: the table has {count} cells, a split needs {_FEWEST}; use a larger one")
-    make_folder(plan.folder)
+    plan.make_folder()
     begin = time.perf_counter()
     wanted = [PredictionJob(method, split, all_settings[method]) for split in plan.seeds for method in chosen]
     frame = run_all({job.digest(evaluator.fingerprint): job for job in wanted}, plan.rows, plan.processes)

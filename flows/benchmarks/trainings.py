@@ -66,10 +66,7 @@ def trainings(plan: Plan) -> str:
     Raises:
         SettingsError: a method is unknown, or the preset does not train.
     """
-    chosen = tuple(plan.methods or METHODS)
-    for method in chosen:
-        if method not in METHODS:
-            raise SettingsError(f"benchmark trainings: method `{method}` is unknown; use of {', '.join(METHODS)}")
+    chosen = plan.choose(METHODS)
     preset = preset_of(plan.space)
     searches = [
         (method, preset_settings(preset, METHODS[method], plan.overrides, seed))
@@ -80,7 +77,7 @@ def trainings(plan: Plan) -> str:
     if settings.evaluator.kind != "training":
         raise SettingsError(f"benchmark trainings: `{preset}` trains nothing; use --space with a preset that does")
     problem = build(settings)
-    make_folder(plan.folder)
+    plan.make_folder()
     jobs = {}
     for method, settings in searches:
         digest = settings_digest(settings, evaluator=problem.evaluator.fingerprint)

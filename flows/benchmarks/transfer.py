@@ -11,16 +11,15 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from bonas_core.bonas import Bonas
 from bonas_core.build import build
-from bonas_core.errors import SettingsError
+from bonas_core.errors import SettingsError, TableError
 from bonas_core.evaluators.base import ClosedEvaluator
+from bonas_core.evaluators.table import holds_graphs, read_graphs, read_whole
 from bonas_core.settings import Settings, TableSettings
 from bonas_core.spaces.pool import PoolSpace
-from bonas_core.storage import make_folder, write_table
+from bonas_core.storage import write_table
 from bonas_core.trials import Trials
 from flows.benchmarks.plan import Plan
 from flows.benchmarks.searches import Method, Results, Study, preset_of, run_study, search_settings
@@ -28,6 +27,7 @@ from flows.opening import fetched_model
 
 SMALL, LARGE = 6, 7
 """Vertices of the cells that are learnt from, and of those that are searched."""
+METHODS = FROM_SCRATCH, PRE_TRAINED = "from-scratch", "pre-trained"
 ALIAS = "pretrained"
 _PRETRAINING = {"predictor.epochs": 10, "predictor.batch_size": 256, "method.retrain_every": 1}
 
@@ -36,44 +36,58 @@ def transfer(plan: Plan) -> Results:
     """Runs searches among the 7-vertex cells from a predictor of the 6-vertex ones, and without one.
 
     Raises:
-        SettingsError: the table is not one of graphs with vertices to count.
+        InputError: a setting or method is unknown, or the table is not one of graphs of both sizes.
     """
+    plan.choose(METHODS)  # says what is wrong before anything is trained
     folder, preset = plan.folder, preset_of(plan.space)
-    make_folder(folder)
     settings = search_settings(preset, {}, 0, plan.overrides)
-    small, large = (folder / f"cells-of-{vertices}-vertices.parquet" for vertices in (SMALL, LARGE))
-    _part(settings, SMALL, small)
-    _part(settings, LARGE, large)
+    parts = _parts(settings)
+    plan.make_folder()
+    small, large = (folder / f"cells-of-{vertices}-vertices.parquet" for vertices in parts)
+    for path, part in zip((small, large), parts.values(), strict=True):
+        write_table(path, part)
     own = [*plan.overrides, f"evaluator.table={small}"]
     uri = _pretrained(search_settings(preset, _PRETRAINING, 0, own), folder / "predictors")
     warm = str(fetched_model(uri, settings.tracking.uri))
     study = Study(
         "Transfer, samples to the optimum of the 7-vertex cells",
         {
-            "from-scratch": Method({"method.sampler": "evolution"}, "pool", {plan.space: 1386.4}),
-            "pre-trained": Method(
+            FROM_SCRATCH: Method({"method.sampler": "evolution"}, "pool", {plan.space: 1386.4}),
+            PRE_TRAINED: Method(
                 {"method.sampler": "evolution", "predictor.warm_start": warm}, "pool", {plan.space: 511.9}
             ),
         },
-        f"`pre-trained` starts every training from a predictor of all {SMALL}-vertex cells, taken from the registry as "
-        f"`{uri}`. The paper needs 2.7 times fewer samples with it, in NAS-Bench-101.",
-        reference="pre-trained",
+        f"`{PRE_TRAINED}` starts every training from a predictor of all {SMALL}-vertex cells, taken from the registry "
+        f"as `{uri}`. The paper needs 2.7 times fewer samples with it, in NAS-Bench-101.",
+        reference=PRE_TRAINED,
         figure=True,
     )
     return run_study(study, replace(plan, overrides=(*plan.overrides, f"evaluator.table={large}")))
 
 
-def _part(settings: Settings, vertices: int, path: Path) -> None:
-    """Writes the rows of a table whose cells have so many vertices."""
+def _parts(settings: Settings) -> dict[int, pa.Table]:
+    """The rows of a table whose cells have so many vertices, for the smaller and the larger number.
+
+    Raises:
+        InputError: there is no such table, it does not fit the settings, or it has no cells of either size.
+    """
     evaluator = settings.evaluator
     if not isinstance(evaluator, TableSettings) or not evaluator.table:
         raise SettingsError("benchmark transfer: needs a table; set evaluator.table=PATH")
-    whole = pq.ParquetFile(evaluator.table).read()
-    if "ops" not in whole.column_names:
+    build(settings)  # checks the table
+    path = Path(evaluator.table)
+    if not holds_graphs(path):
         raise SettingsError(
-            f"benchmark transfer: table `{evaluator.table}` has no `ops` to count vertices by; use one of NAS-Bench-101"
+            f"benchmark transfer: table `{path}` has no `ops` to count vertices by; use one of NAS-Bench-101"
         )
-    write_table(path, whole.filter(pc.equal(pc.list_value_length(whole["ops"]), pa.scalar(vertices))))
+    whole, sizes = read_whole(path), np.array([len(ops) for ops in read_graphs(path)[1]])
+    parts = {vertices: whole.filter(sizes == vertices) for vertices in (SMALL, LARGE)}
+    for vertices, part in parts.items():
+        if not len(part):
+            raise TableError(
+                f"table `{path}` has no cells of {vertices} vertices; it needs those of {SMALL} and {LARGE}"
+            )
+    return parts
 
 
 def _pretrained(settings: Settings, folder: Path) -> str:

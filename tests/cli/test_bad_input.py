@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+import os
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pandas as pd
@@ -20,11 +21,14 @@ CELL = "|nor_conv_3x3~0|+|none~0|skip_connect~1|+|nor_conv_1x1~0|avg_pool_3x3~1|
 
 
 @pytest.fixture(autouse=True)
-def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """An empty home folder and working directory."""
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """An empty home folder and working directory; what commands put into the environment is forgotten."""
+    before = dict(os.environ)
     monkeypatch.setenv("BONAS_HOME", str(tmp_path / "home"))
     monkeypatch.chdir(tmp_path)
-    return tmp_path / "home"
+    yield tmp_path / "home"
+    os.environ.clear()
+    os.environ.update(before)
 
 
 @pytest.fixture
@@ -288,6 +292,36 @@ def test_benchmarks_that_do_not_exist(refused: Callable[..., str]) -> None:
     assert "`magic` is unknown" in refused("benchmark", "table2", "--methods", "magic")
     assert "`darts` has no preset" in refused("benchmark", "table2", "--space", "darts")
     assert "evaluator.table=PATH" in refused("benchmark", "table2")
+    assert "--methods names none" in refused("benchmark", "table2", "--methods", " ,")
+
+
+def test_benchmarks_of_tables_that_they_cannot_use(
+    refused: Callable[..., str], table: pd.DataFrame, tmp_path: Path
+) -> None:
+    def options(path: Path) -> list[str]:
+        settings = (f"evaluator.table={path}", "evaluator.objective=accuracy", "evaluator.test=null")
+        return [part for setting in settings for part in ("--set", setting)]
+
+    texts = written(table, tmp_path / "texts.parquet")
+    torn = tmp_path / "torn.parquet"
+    torn.write_bytes(texts.read_bytes()[:100])
+    (tmp_path / "file").write_text("")
+    for name in ("table1", "table2", "transfer"):
+        assert f"`{tmp_path / 'none.csv'}` does not exist" in refused(
+            "benchmark", name, *options(tmp_path / "none.csv")
+        )
+        assert f"`{torn}` cannot be read" in refused("benchmark", name, *options(torn))
+        assert "`magic` is unknown here" in refused("benchmark", name, *options(texts), "--methods", "magic")
+    assert "has no `ops` to count vertices by" in refused("benchmark", "transfer", *options(texts))
+    line = refused("benchmark", "table2", *options(texts), "--out", tmp_path / "file")
+    assert f"`{tmp_path / 'file'}` cannot be made: File exists; choose another with --out" in line
+
+
+def test_transfer_needs_cells_of_both_sizes(refused: Callable[..., str], tmp_path: Path) -> None:
+    rows = [{"adjacency": "1", "ops": ["input", "output"], "val_acc_108": 0.9}]
+    path = written(pd.DataFrame(rows), tmp_path / "small.parquet")
+    line = refused("benchmark", "transfer", "--space", "nasbench101", "--set", f"evaluator.table={path}")
+    assert f"`{path}` has no cells of 6 vertices" in line
 
 
 def test_data_sets_that_do_not_exist_or_have_no_source(refused: Callable[..., str], tmp_path: Path) -> None:

@@ -159,7 +159,10 @@ def test_trainings_compares_searches_that_really_train_and_goes_on_from_their_hi
 
 @pytest.mark.parametrize(
     ("space", "methods", "said"),
-    [("nasbench201", None, "trains nothing"), ("quickstart", ("best",), "`best` is unknown; use of bonas, random")],
+    [
+        ("nasbench201", None, "trains nothing"),
+        ("quickstart", ("best",), "`best` is unknown here; use some of bonas, random"),
+    ],
 )
 def test_trainings_refuses_what_it_cannot_run(
     space: str, methods: tuple[str, ...] | None, said: str, tmp_path: Path

@@ -83,7 +83,9 @@ def test_folders_are_made_with_their_parents(tmp_path: Path):
 
 def test_a_file_in_the_place_of_a_folder_is_refused(tmp_path: Path):
     (tmp_path / "a").write_text("")
-    with pytest.raises(StoreError, match=r"store folder `.*/a/b` cannot be made: Not a directory; choose another with"):
+    with pytest.raises(
+        StoreError, match=r"^folder `.*/a/b` cannot be made: Not a directory; choose another with --store$"
+    ):
         make_folder(tmp_path / "a" / "b")
 
 
