@@ -8,6 +8,7 @@ from typing import Any
 import pyarrow as pa
 import torch
 
+from bonas_core.errors import SettingsError
 from bonas_core.networks.published import IMAGES, PUBLISHED, WIDTHS, Layout, published_network
 from bonas_core.networks.size import network_size
 from bonas_core.storage import write_table, write_whole
@@ -32,7 +33,13 @@ _CLOSE = 0.02
 
 
 def cells(plan: Plan) -> str:
-    """Counts all published cells, writes `cells.parquet` and `cells.md`, and returns the table."""
+    """Counts all published cells, writes `cells.parquet` and `cells.md`, and returns the table.
+
+    Raises:
+        SettingsError: methods or settings are given.
+    """
+    if plan.methods is not None or plan.overrides:
+        raise SettingsError("benchmark cells: counts published cells, without methods or settings; leave them out")
     plan.make_folder()
     rows = sizes()
     write_table(plan.folder / "cells.parquet", pa.Table.from_pylist(rows, schema=_SCHEMA))

@@ -293,6 +293,8 @@ def test_benchmarks_that_do_not_exist(refused: Callable[..., str]) -> None:
     assert "`darts` has no preset" in refused("benchmark", "table2", "--space", "darts")
     assert "evaluator.table=PATH" in refused("benchmark", "table2")
     assert "--methods names none" in refused("benchmark", "table2", "--methods", " ,")
+    assert "without methods or settings" in refused("benchmark", "cells", "--methods", "magic")
+    assert "without methods or settings" in refused("benchmark", "cells", "--set", "seed=1")
 
 
 def test_benchmarks_of_tables_that_they_cannot_use(

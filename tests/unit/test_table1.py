@@ -197,7 +197,7 @@ def test_counts_do_not_depend_on_the_order_of_vertices(seed: int):
 @pytest.mark.parametrize(
     ("benchmark", "changes", "error", "message"),
     [
-        (table1, {"methods": ("oracle",)}, SettingsError, "predictor `oracle` is unknown; use"),
+        (table1, {"methods": ("oracle",)}, SettingsError, "`oracle` is unknown here; use"),
         (table1, {"overrides": ("evaluator.objective=acc_val_200",)}, TableError, "evaluator.table=PATH"),
         (figure3, {"space": "mars"}, SettingsError, "space `mars` has no preset"),
         (
