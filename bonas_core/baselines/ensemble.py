@@ -85,10 +85,10 @@ class MLPEnsemble:
 
     @torch_threads(1)
     def predict(self, weights: list[Tensor], features: NDArray[np.float32]) -> NDArray[np.float32]:
-        """(E, m) what every member says of m rows."""
+        """(E, m) what every member says of m rows, computed in the precision of the weights."""
         with torch.inference_mode():
             chunks = [
-                _forward(torch.from_numpy(features[begin : begin + _CHUNK]), weights)
+                _forward(torch.from_numpy(features[begin : begin + _CHUNK]).to(weights[0].dtype), weights).float()
                 for begin in range(0, len(features), _CHUNK)
             ]
         return torch.cat(chunks, dim=1).numpy() if chunks else np.zeros((self.members, 0), dtype=np.float32)
@@ -101,6 +101,11 @@ class MLPEnsemble:
             weight = torch.empty(self.members, fan_in, fan_out).uniform_(-bound, bound, generator=generator)
             parameters += [weight.requires_grad_(), torch.zeros(self.members, 1, fan_out, requires_grad=True)]
         return parameters
+
+
+def bfloat16_is_fast() -> bool:
+    """Whether this processor multiplies matrices of bfloat16 by itself; elsewhere they are slower than float32."""
+    return bool(getattr(torch.cpu, "_is_avx512_bf16_supported", lambda: False)())
 
 
 def _forward(x: Tensor, parameters: list[Tensor]) -> Tensor:

@@ -3,9 +3,10 @@ import pytest
 import torch
 from test_baselines import searched, trials_of
 
+from bonas_core.baselines import weaknas
 from bonas_core.baselines.bananas import Bananas
 from bonas_core.baselines.ensemble import MLPEnsemble
-from bonas_core.baselines.rounds import RoundStrategy
+from bonas_core.baselines.rounds import Ranking, RoundStrategy
 from bonas_core.baselines.weaknas import WeakNAS, one_hot
 from bonas_core.spaces.nasbench101 import NASBench101
 from bonas_core.spaces.nasbench201 import NASBench201
@@ -89,6 +90,24 @@ def test_weaknas_goes_down_its_ranking_where_the_first_hundred_are_used_up():
     strategy = WeakNAS(SPACE, predictor=SMALL, top=4)
     predicted = [p.predicted_mean for p in strategy.propose(trials, 12, 0)]
     assert predicted[4:] == sorted(predicted[4:], reverse=True)
+
+
+def test_weaknas_ranks_a_large_space_as_in_full_precision(monkeypatch: pytest.MonkeyPatch):
+    trials = trials_of(initial_design(SPACE, 30, 0))
+
+    def ranking() -> Ranking:
+        return WeakNAS(SPACE, predictor=SMALL).rank(trials, 0)
+
+    monkeypatch.setattr(weaknas, "bfloat16_is_fast", lambda: False)
+    full = ranking()
+    monkeypatch.setattr(weaknas, "bfloat16_is_fast", lambda: True)
+    assert len(SPACE.enumerate()) < 4 * weaknas._CONTENDERS
+    np.testing.assert_array_equal(ranking().mean, full.mean)
+    monkeypatch.setattr(weaknas, "_CONTENDERS", 1000)
+    rough = ranking()
+    np.testing.assert_array_equal(rough.keys[:500], full.keys[:500])
+    np.testing.assert_array_equal(rough.mean[:500], full.mean[:500])
+    assert 0 < abs(np.sort(rough.mean) - np.sort(full.mean)).max() < 0.05 * full.mean.std()
 
 
 def test_features_of_weaknas_tell_all_cells_apart_and_never_stand_still():
