@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: setup search test test-all lint format clean
+.PHONY: setup search results test test-all lint format clean
 
 setup: $(VENV)/.ready
 
@@ -22,6 +22,10 @@ $(VENV)/.ready-all: $(VENV)/.ready
 
 search: setup
 	$(BIN)/bonas search quickstart
+
+# every table of docs/results.md that searches or predictors make, on tables prepared before; hours, and resumable
+results: setup
+	$(BIN)/python benchmarks/results.py
 
 # a process per core, four at most: each has a Prefect server of its own; files stay whole, the long ones come first
 PYTEST := $(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile
