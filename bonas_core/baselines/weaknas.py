@@ -20,7 +20,7 @@ PREDICTOR = MLPEnsemble(
 """As the authors train it: 100 iterations of scikit-learn's `MLPRegressor`, whose defaults are the rest."""
 
 _BLOCK = 65_536  # cells whose features are numbers at a time: for a whole space they take four times what bits take
-_CONTENDERS = 16_384  # cells of a whole space that are predicted in full precision
+_MARGIN = 8  # times the cells that a round can be drawn from: as many are predicted in full precision
 
 
 class WeakNAS(RoundStrategy):
@@ -66,7 +66,7 @@ class WeakNAS(RoundStrategy):
         weights = self._predictor.fit(
             features[rows].astype(np.float32), (scores - mean) / scale, derived_seed(seed, Purpose.PREDICTOR, n)
         )
-        predicted = self._predict(weights, features) * scale + mean
+        predicted = self._predict(weights, features, self._top + n) * scale + mean
         best = np.argsort(-predicted, kind="stable")
         first = best[: self._top]
         first = first[~np.isin(keys[first], trials.keys)]
@@ -85,15 +85,16 @@ class WeakNAS(RoundStrategy):
             self._whole = (everything, self._space.keys(everything), one_hot(self._space.encode(everything)))
         return self._whole
 
-    def _predict(self, weights: list[torch.Tensor], features: NDArray[np.bool_]) -> NDArray[np.float64]:
-        """(B,) predicted scores. Of a large space the first `_CONTENDERS` are in full precision and the rest are rough,
-        where that is faster: rounding errs by far less than the rest lie behind those that rounds are drawn from.
+    def _predict(self, weights: list[torch.Tensor], features: NDArray[np.bool_], depth: int) -> NDArray[np.float64]:
+        """(B,) predicted scores, right for the `depth` best cells and well beyond. Where that is faster, the rest of a
+        large space are rough: rounding errs by far less than what lies between them and the `depth` best.
         """
-        if len(features) < 4 * _CONTENDERS or not bfloat16_is_fast():
+        contenders = _MARGIN * depth
+        if len(features) < 4 * contenders or not bfloat16_is_fast():
             return self._in_blocks(weights, features)
         predicted = self._in_blocks([weight.bfloat16() for weight in weights], features)
-        contenders = np.argpartition(-predicted, _CONTENDERS)[:_CONTENDERS]
-        predicted[contenders] = self._in_blocks(weights, features[contenders])
+        best = np.argpartition(-predicted, contenders)[:contenders]
+        predicted[best] = self._in_blocks(weights, features[best])
         return predicted
 
     def _in_blocks(self, weights: list[torch.Tensor], features: NDArray[np.bool_]) -> NDArray[np.float64]:
