@@ -8,7 +8,7 @@
 
 Each line of RUNS is a `bonas benchmark` with a folder of its own under DIR. The tables are printed as they come and
 gathered in DIR/results.md. What was stopped goes on where it was when the command is given again, and what is there
-already is only printed. All of it takes some 40 hours of one core, most of them for methods of other people.
+already is only printed. All of it takes tens of hours of one core: `--only` picks some.
 """
 
 from __future__ import annotations
