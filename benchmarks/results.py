@@ -48,7 +48,7 @@ RUNS = {
     "predictors": "table1 --seeds 10",
     "predictors-cells": "table1 --space nasbench101 --seeds 10",
     "scatter": "figure3",
-    "cells": f"table2 {_CELLS} --methods bonas-all,bonas-ea,re,local-search,random --set budget.trials=600",
+    "cells": f"table2 {_CELLS} --methods bonas-all,bonas-ea,bonas-rs,re,local-search,random --set budget.trials=600",
     "cells-capped": f"table2 {_CELLS} --methods bonas-rl,bananas,weaknas --set budget.trials=200",
     "surrogate": f"table2 {_SURROGATE} --methods bonas-ea,bonas-all,random,re --set budget.trials=5000",
     "surrogate-600": f"table2 {_SURROGATE} --methods bonas-rs --set budget.trials=600",
