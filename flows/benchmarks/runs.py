@@ -67,10 +67,10 @@ def _run_missing(
         # a job that outlived a killed benchmark would run beside its repeat
         ProcessPoolExecutor(processes, mp_context=get_context("spawn"), initializer=end_with_parent) as pool,
     ):
-        bar = progress.add_task("jobs", total=len(jobs), completed=len(jobs) - len(missing))
-        futures = {pool.submit(_execute, jobs[digest]): digest for digest in missing}
-        written = time.monotonic()
-        try:
+        try:  # from the first job on: leaving the pool by an exception would wait for those that run
+            bar = progress.add_task("jobs", total=len(jobs), completed=len(jobs) - len(missing))
+            futures = {pool.submit(_execute, jobs[digest]): digest for digest in missing}
+            written = time.monotonic()
             for future in as_completed(futures):
                 rows[futures[future]] = {**future.result(), "digest": futures[future]}
                 if time.monotonic() - written > _WRITE_EVERY_S:

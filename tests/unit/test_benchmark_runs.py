@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import threading
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -81,6 +82,25 @@ def test_a_benchmark_that_is_stopped_ends_at_once_and_leaves_no_job_behind(numbe
     benchmark.wait(60)
     ended, _, _ = select.select([descriptor], [], [], 60)
     assert ended
+
+
+def test_a_benchmark_that_is_stopped_while_it_hands_out_its_jobs_ends_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fifo = tmp_path / "fifo"
+    os.mkfifo(fifo)
+    started: list[int] = []
+    submit = ProcessPoolExecutor.submit
+
+    def interrupted(pool: ProcessPoolExecutor, *job: Any) -> None:
+        submit(pool, *job)
+        started.append(os.pidfd_open(int(fifo.read_text())))  # waits until the job runs
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(ProcessPoolExecutor, "submit", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        run_all({"a": Stay(fifo)}, tmp_path / "runs.parquet", 1)
+    assert select.select(started, [], [], 60)[0] == started
 
 
 def test_a_file_that_is_no_parquet_is_left_alone(tmp_path: Path) -> None:
