@@ -20,7 +20,7 @@ from sklearn.ensemble import HistGradientBoostingRegressor
 
 from bonas_core.build import build
 from bonas_core.evaluators.base import ClosedEvaluator
-from bonas_core.targets import transform
+from bonas_core.methods.bonas.targets import transform
 from flows.benchmarks.searches import preset_of, search_settings
 from flows.benchmarks.table1 import graph_counts
 

@@ -21,7 +21,7 @@ from typing import Any
 
 HOLD = """
 import sys
-from tasks.slots import Slot, taken
+from tasks.dispatch.slots import Slot, taken
 with taken([Slot("cpu-0", "cpu")], "benchmark"):
     print("held", flush=True)
     sys.stdin.read()
@@ -36,7 +36,7 @@ def main() -> None:
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="bonas-dispatch-", ignore_cleanup_errors=True) as name:
         os.environ["BONAS_HOME"] = name
-        from tasks.workspace import use_local_services
+        from tasks.home.workspace import use_local_services
 
         use_local_services()
         for backend in arguments.backends.split(","):
@@ -61,9 +61,9 @@ def dispatched(home: str, backend: str, trials: int) -> tuple[float, float]:
     """Has trials evaluated, as a flow."""
     from bonas_core.search import SearchLog
     from bonas_core.testing import toy_problem
-    from flows.dispatch import Dispatcher
-    from flows.observer import Observer
-    from tasks.workspace import SearchFolder
+    from flows.running.dispatch import Dispatcher
+    from flows.running.observer import Observer
+    from tasks.home.workspace import SearchFolder
 
     problem = toy_problem(trials, method={"name": "random"}, dispatch={"backend": backend})
     folder = SearchFolder(Path(home) / "overhead" / backend)
@@ -84,8 +84,8 @@ def dispatched(home: str, backend: str, trials: int) -> tuple[float, float]:
 
 def trials_per_hour(home: Path, q: int, trials: int, epochs: int) -> float:
     """Rate of a search with q slots, from its first trial's start to its last one's end."""
-    from bonas_core.history import TrialHistory
     from bonas_core.settings import parse_settings
+    from bonas_core.trials.history import TrialHistory
     from flows.search import search
 
     tree: dict[str, Any] = {
@@ -103,7 +103,7 @@ def trials_per_hour(home: Path, q: int, trials: int, epochs: int) -> float:
 
 def slot_reuse(repeats: int = 5) -> float:
     """Seconds from the kill of a slot's holder until somebody who waits has it."""
-    from tasks.slots import Slot, taken
+    from tasks.dispatch.slots import Slot, taken
 
     took = []
     for _ in range(repeats):

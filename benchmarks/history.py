@@ -30,12 +30,12 @@ for variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
 import numpy as np  # noqa: E402
 
 from bonas_core.build import build  # noqa: E402
-from bonas_core.history import TrialHistory  # noqa: E402
 from bonas_core.search import SearchLog  # noqa: E402
 from bonas_core.settings import parse_settings  # noqa: E402
 from bonas_core.spaces.base import SearchSpace  # noqa: E402
 from bonas_core.storage import Disk, use_disk  # noqa: E402
 from bonas_core.trials import Trial, TrialState  # noqa: E402
+from bonas_core.trials.history import TrialHistory  # noqa: E402
 
 _GROWN = 1000  # trials that are recorded one by one
 

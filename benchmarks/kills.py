@@ -32,10 +32,10 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from bonas_core.architecture import Architecture
 from bonas_core.evaluators.base import EvaluationContext, Outcome
-from bonas_core.evaluators.training import TrainingEvaluator
-from bonas_core.tensors import SUFFIX
+from bonas_core.image_training.evaluator import TrainingEvaluator
+from bonas_core.spaces.architecture import Architecture
+from bonas_core.storage.tensors import SUFFIX
 
 ROOT = Path(__file__).parents[1]
 LOG = "BONAS_KILLS_LOG"
@@ -144,7 +144,7 @@ class Stage:
             )
         else:
             command = ["search", str(self.folder / "kills.yaml"), "--store", str(self.folder / "store"), "--id", "k"]
-            self.run("search", "flows.cli", *command, "--trials", str(self.trials))
+            self.run("search", "flows.command", *command, "--trials", str(self.trials))
 
     def open(self) -> None:
         """Starts everything for the first time."""
@@ -153,7 +153,7 @@ class Stage:
             self.start("mlflow")
             wait_until(lambda: answers(f"{self.tracking}/health"), 180)
         wait_until(lambda: answers(f"{self.api}/health"), 180)
-        deploy = [sys.executable, "-m", "flows.cli", "deploy", "--slots", "2"]
+        deploy = [sys.executable, "-m", "flows.command", "deploy", "--slots", "2"]
         subprocess.run(deploy, env=self.environment, cwd=ROOT, check=True, capture_output=True)
         self.start("worker")
         self.start("search")
@@ -185,7 +185,7 @@ class Stage:
             else:
                 self.start(victim)
             return True
-        word = {"trainer": "tasks.trainer", "flow run": "flow-run execute"}[victim]
+        word = {"trainer": "tasks.dispatch.trainer", "flow run": "flow-run execute"}[victim]
         pids = self.children(word) or (self.children("prefect.engine") if victim == "flow run" else [])
         if not pids:
             return False
@@ -313,10 +313,10 @@ def training_time(log: Path, kills: list[float]) -> dict[str, Any]:
 def compared(stage: Stage) -> dict[str, Any]:
     """The history of the killed search against the plain driver's."""
     from bonas_core.build import build
-    from bonas_core.history import TrialHistory
     from bonas_core.search import run
     from bonas_core.settings import parse_settings
     from bonas_core.testing import timeless
+    from bonas_core.trials.history import TrialHistory
 
     os.environ.pop(LOG, None)
     sys.modules["kills"] = sys.modules["__main__"]

@@ -42,7 +42,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         os.environ["BONAS_HOME"] = str(folder)
-        from tasks.workspace import use_local_services
+        from tasks.home.workspace import use_local_services
 
         use_local_services()
         write_table(folder / "table.parquet")
@@ -52,9 +52,9 @@ def main() -> None:
 def compare(folder: Path, trials: int) -> None:
     """Times both drivers and prints the comparison."""
     from bonas_core.build import build
-    from bonas_core.history import TrialHistory
     from bonas_core.search import run
     from bonas_core.settings import parse_settings
+    from bonas_core.trials.history import TrialHistory
 
     evaluator = {"kind": "table", "table": str(folder / "table.parquet"), "objective": "accuracy", "unit": "fraction"}
     tree = {"evaluator": evaluator, "budget": {"trials": trials}, "seed": TOY_SEED, "store": str(folder / "store")}

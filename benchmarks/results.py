@@ -79,7 +79,9 @@ def main() -> int:
         head = f"## {name}\n\n    bonas benchmark {RUNS[name]}\n"
         print(head, flush=True)
         own = [*shlex.split(RUNS[name]), "--jobs", str(arguments.jobs), "--out", str(arguments.out / name)]
-        done = subprocess.run([sys.executable, "-m", "flows.cli", "benchmark", *own], stdout=subprocess.PIPE, text=True)
+        done = subprocess.run(
+            [sys.executable, "-m", "flows.command", "benchmark", *own], stdout=subprocess.PIPE, text=True
+        )
         print(done.stdout, flush=True)
         if done.returncode < 0 or done.returncode == 130:
             return 130  # interrupted: the rest was not asked for

@@ -7,13 +7,16 @@ import json
 from dataclasses import dataclass
 from typing import Any
 
-from bonas_core import regression
-from bonas_core.baselines import LocalSearch, RandomSearch, RegularisedEvolution
-from bonas_core.bonas import Bonas, FittedPredictor
 from bonas_core.errors import ModelError, SettingsError
 from bonas_core.evaluators.base import Evaluator
+from bonas_core.methods.base import Strategy
+from bonas_core.methods.bonas import regression
+from bonas_core.methods.bonas.strategy import Bonas, FittedPredictor
+from bonas_core.methods.local_search import LocalSearch
+from bonas_core.methods.random_search import RandomSearch
+from bonas_core.methods.regularised_evolution import RegularisedEvolution
+from bonas_core.methods.samplers import EvolutionSampler, ExhaustiveSampler, LearningSampler, RandomSampler, Sampler
 from bonas_core.registry import resolve
-from bonas_core.samplers import EvolutionSampler, ExhaustiveSampler, LearningSampler, RandomSampler, Sampler
 from bonas_core.settings import (
     EVOLUTION_PRESETS,
     CustomEvaluatorSettings,
@@ -23,7 +26,6 @@ from bonas_core.settings import (
 )
 from bonas_core.spaces.base import MutationRules, SearchSpace
 from bonas_core.storage import store_folder
-from bonas_core.strategy import Strategy
 from bonas_core.trials import Objective
 
 _TRAINING = ("epochs", "learning_rate", "batch_size", "ensemble")
@@ -173,7 +175,7 @@ def _warm_start(space: SearchSpace, predictor: PredictorSettings) -> FittedPredi
     """
     if predictor.warm_start is None:
         return None
-    from bonas_core.model import read_model
+    from bonas_core.methods.bonas.model import read_model
 
     model = read_model(store_folder(predictor.warm_start))
     model.check_space(space)
@@ -211,7 +213,7 @@ def local_search(space: SearchSpace, settings: Settings, objective: Objective) -
 
 def bananas(space: SearchSpace, settings: Settings, objective: Objective) -> Strategy:
     """BANANAS."""
-    from bonas_core.baselines.bananas import Bananas
+    from bonas_core.methods.bananas import Bananas
 
     method = settings.method
     return Bananas(space, method.initial or 0, method.retrain_every or 0, objective.is_fraction)
@@ -219,7 +221,7 @@ def bananas(space: SearchSpace, settings: Settings, objective: Objective) -> Str
 
 def weaknas(space: SearchSpace, settings: Settings, objective: Objective) -> Strategy:
     """WeakNAS."""
-    from bonas_core.baselines.weaknas import WeakNAS
+    from bonas_core.methods.weaknas import WeakNAS
 
     method = settings.method
     return WeakNAS(space, method.initial or 0, method.retrain_every or 0, pool=method.pool or 0)
@@ -238,7 +240,7 @@ def optuna_gp(space: SearchSpace, settings: Settings, objective: Objective) -> S
 def _optuna(sampler: str, space: SearchSpace, settings: Settings) -> Strategy:
     name = settings.method.name
     try:
-        from bonas_core.baselines import optuna_samplers
+        from bonas_core.methods import optuna as optuna_samplers
     except ImportError:
         raise SettingsError(
             f"method `{name}` needs Optuna, which is not installed; run: pip install 'bonas[optuna]'"
@@ -260,7 +262,7 @@ def random_sampler(settings: Settings) -> Sampler:
 
 def reinforce_sampler(settings: Settings) -> LearningSampler:
     """What a controller spells that is rewarded with expected improvement."""
-    from bonas_core.samplers.reinforce import ReinforceSampler
+    from bonas_core.methods.samplers.reinforce import ReinforceSampler
 
     return ReinforceSampler(**settings.method.controller.model_dump())
 
@@ -272,7 +274,7 @@ def exhaustive_sampler(settings: Settings) -> Sampler:
 
 def gcn(space: SearchSpace, predictor: PredictorSettings) -> Any:
     """The graph convolutional predictor."""
-    from bonas_core.predictors.gcn import GCN
+    from bonas_core.methods.bonas.predictors.gcn import GCN
 
     readout = predictor.readout
     if readout == "auto":
@@ -290,13 +292,13 @@ def gcn(space: SearchSpace, predictor: PredictorSettings) -> Any:
 
 def mlp(space: SearchSpace, predictor: PredictorSettings) -> Any:
     """The multi-layer perceptron on flattened graphs."""
-    from bonas_core.predictors.mlp import MLP
+    from bonas_core.methods.bonas.predictors.mlp import MLP
 
     return MLP(**predictor.model_dump(include={"widths", *_TRAINING}))
 
 
 def lstm(space: SearchSpace, predictor: PredictorSettings) -> Any:
     """The recurrent network on graphs as sequences."""
-    from bonas_core.predictors.lstm import LSTM
+    from bonas_core.methods.bonas.predictors.lstm import LSTM
 
     return LSTM(**predictor.model_dump(include={"width", *_TRAINING}))

@@ -21,7 +21,7 @@ _BUILT_IN = {
     },
     "evaluator": {
         "table": "bonas_core.evaluators.table:TableEvaluator",
-        "training": "bonas_core.evaluators.training:TrainingEvaluator",
+        "training": "bonas_core.image_training.evaluator:TrainingEvaluator",
     },
     "method": {
         "bonas": "bonas_core.build:bonas",
@@ -45,7 +45,7 @@ _BUILT_IN = {
         "lstm": "bonas_core.build:lstm",
     },
     "data": {
-        "digits": "bonas_core.evaluators.datasets:digits",
+        "digits": "bonas_core.image_training.datasets:digits",
     },
     "network": {
         "nasbench201": "bonas_core.networks.nasbench201:NASBench201Network",

@@ -20,7 +20,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from bonas_core.errors import TableError, first_line
-from bonas_core.evaluators.images import ImageSet, read_images, write_images
+from bonas_core.image_training.images import ImageSet, read_images, write_images
 from bonas_core.storage import make_folder
 from data import pickles
 

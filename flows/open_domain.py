@@ -12,9 +12,9 @@ from prefect import flow
 from prefect.runtime import flow_run
 from pydantic import Field
 
-from flows.presets import load_settings
+from flows.running.presets import load_settings
 from flows.search import search as search_flow
-from flows.training import train
+from flows.train import train
 
 
 def _run_name() -> str:

@@ -20,26 +20,28 @@ from prefect.runtime import flow_run
 from prefect.settings import PREFECT_FLOWS_HEARTBEAT_FREQUENCY, temporary_settings
 from pydantic import Field
 
-from bonas_core.bonas import Bonas
 from bonas_core.build import Problem
 from bonas_core.errors import SearchLockedError
-from bonas_core.history import TrialHistory
+from bonas_core.methods.base import Proposal
+from bonas_core.methods.bonas.strategy import Bonas
 from bonas_core.search import SearchLog, StopRule, next_step
 from bonas_core.settings import Settings
 from bonas_core.storage import make_folder, remove_folder, remove_unfinished, single_writer
-from bonas_core.strategy import Proposal
 from bonas_core.trials import Trial
-from flows.artifacts import Artifacts
-from flows.dispatch import Dispatcher
-from flows.forecast import forecast
-from flows.interruption import raise_if_requested
-from flows.opening import check_openable, default_id, keep_warm_start, manifest, new_uid
-from flows.publishing import Publisher
-from flows.recovery import mark_dead_runs
-from flows.reporting import short_form, write_search_report
-from flows.runlog import watching
-from tasks.outage import OUTAGES, is_outage, reason_of, wait_for_server, watching_servers
-from tasks.stages import (
+from bonas_core.trials.history import TrialHistory
+from flows.running.artifacts import Artifacts
+from flows.running.dispatch import Dispatcher
+from flows.running.forecast import forecast
+from flows.running.interruption import raise_if_requested
+from flows.running.opening import check_openable, default_id, keep_warm_start, manifest, new_uid
+from flows.running.publishing import Publisher
+from flows.running.recovery import mark_dead_runs
+from flows.running.reporting import short_form, write_search_report
+from flows.running.runlog import watching
+from tasks.home.outage import OUTAGES, is_outage, reason_of, wait_for_server, watching_servers
+from tasks.home.workspace import SearchFolder, search_folder
+from tasks.mlflow_store.tracking import named_uri
+from tasks.round import (
     embed,
     predictor_path,
     propose,
@@ -49,8 +51,6 @@ from tasks.stages import (
     score_and_pick,
     update_sampler,
 )
-from tasks.tracking import named_uri
-from tasks.workspace import SearchFolder, search_folder
 
 
 def _run_name() -> str:

@@ -12,9 +12,9 @@ from typing import Annotated
 from prefect import flow
 from pydantic import Field
 
-from tasks.assignment import Assignment
-from tasks.stages import unless_failed
-from tasks.supervisor import train_in_own_process
+from tasks.dispatch.assignment import Assignment
+from tasks.dispatch.supervisor import train_in_own_process
+from tasks.round import unless_failed
 
 
 @flow(name="train-trial")

@@ -12,18 +12,18 @@ import numpy as np
 from prefect import flow, get_run_logger
 from pydantic import Field
 
-from bonas_core.bonas import Bonas
 from bonas_core.build import Problem, build
 from bonas_core.errors import BonasError
-from bonas_core.history import TrialHistory
-from bonas_core.model import PredictorModel, fit_model
+from bonas_core.methods.bonas.model import PredictorModel, fit_model
+from bonas_core.methods.bonas.strategy import Bonas
 from bonas_core.settings import Settings
 from bonas_core.storage import store_folder
 from bonas_core.trials import Trial, Trials, TrialState
-from flows.opening import stored_settings
+from bonas_core.trials.history import TrialHistory
+from flows.running.opening import stored_settings
 from flows.search import search
-from tasks.tracking import HonestScore, connect, honest_score, promote_registered, register_predictor
-from tasks.workspace import SearchFolder, default_store, searches
+from tasks.home.workspace import SearchFolder, default_store, searches
+from tasks.mlflow_store.tracking import HonestScore, connect, honest_score, promote_registered, register_predictor
 
 _FEWEST = 30  # trials to learn from: a fifth of them scores the predictor
 _ALIAS = "refreshed"

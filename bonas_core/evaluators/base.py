@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol, runtime_checkable
 
-from bonas_core.architecture import Architecture
+from bonas_core.spaces.architecture import Architecture
 from bonas_core.spaces.base import SearchSpace
 
 

@@ -16,9 +16,9 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from bonas_core.architecture import Architecture
 from bonas_core.errors import InvalidArchitectureError, TableError, first_line
 from bonas_core.evaluators.base import EvaluationContext, Outcome
+from bonas_core.spaces.architecture import Architecture
 from bonas_core.spaces.base import Genotypes, Keys, SearchSpace
 from bonas_core.spaces.pool import PoolSpace
 

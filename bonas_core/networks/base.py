@@ -9,9 +9,9 @@ from typing import Any, Protocol, runtime_checkable
 import torch
 from torch import nn
 
-from bonas_core.architecture import Architecture
 from bonas_core.errors import SettingsError
 from bonas_core.registry import resolve
+from bonas_core.spaces.architecture import Architecture
 
 
 class NetworkFactory(Protocol):

@@ -11,9 +11,9 @@ from functools import reduce
 import torch
 from torch import Tensor, nn
 
-from bonas_core.architecture import Architecture
 from bonas_core.errors import InvalidArchitectureError
 from bonas_core.networks.layers import convolution, draw_weights, linear, relu_conv_norm
+from bonas_core.spaces.architecture import Architecture
 from bonas_core.spaces.nasbench201 import CELL_EDGES, OPERATIONS
 
 

@@ -14,9 +14,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import pad
 
-from bonas_core.architecture import Architecture
 from bonas_core.errors import InvalidArchitectureError, SettingsError
 from bonas_core.networks.layers import convolution, draw_weights, linear, relu_conv_norm
+from bonas_core.spaces.architecture import Architecture
 from bonas_core.spaces.nasnet import Cell, read_cells
 
 Cells = tuple[Cell, Cell]

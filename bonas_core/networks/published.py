@@ -14,9 +14,9 @@ from types import MappingProxyType
 
 import torch
 
-from bonas_core.architecture import Architecture
 from bonas_core.errors import InputError, InvalidArchitectureError
 from bonas_core.networks.nasnet import CellNetwork, Cells, cifar_network, imagenet_network, nasnet_mobile_network
+from bonas_core.spaces.architecture import Architecture
 from bonas_core.spaces.base import SearchSpace
 from bonas_core.spaces.nasnet import Cell, NASNet, cell_graph, format_cells
 

@@ -15,14 +15,14 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from bonas_core.architecture import Architecture
 from bonas_core.build import build_space
 from bonas_core.errors import InputError, ModelError, first_line
-from bonas_core.evaluators.datasets import Splits
+from bonas_core.image_training.datasets import Splits
 from bonas_core.networks.published import architecture_of
 from bonas_core.registry import resolve
+from bonas_core.spaces.architecture import Architecture
 from bonas_core.storage import Location
-from bonas_core.tensors import SUFFIX, read_tensors, write_tensors
+from bonas_core.storage.tensors import SUFFIX, read_tensors, write_tensors
 
 FILE_NAME = f"network{SUFFIX}"
 FORMAT = 1

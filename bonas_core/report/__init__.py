@@ -4,6 +4,6 @@ Importing this package does not import matplotlib; writing a report does.
 """
 
 from bonas_core.report.analysis import Correlation, Summary, honest_correlation, summary
-from bonas_core.report.html import write_report
+from bonas_core.report.page import write_report
 
 __all__ = ["Correlation", "Summary", "honest_correlation", "summary", "write_report"]

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import rankdata
 
-from bonas_core.architecture import Architecture
+from bonas_core.spaces.architecture import Architecture
 from bonas_core.trials import Objective, Trial, TrialState
 
 Vector = NDArray[np.float64]

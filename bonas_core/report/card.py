@@ -81,7 +81,7 @@ def model_card(network: TrainedNetwork, facts: Facts) -> str:
         "## Use",
         "",
         "```python",
-        "from tasks.models import load_network",
+        "from tasks.mlflow_store.networks import load_network",
         "",
         "# images as the data set has them, to logits",
         f'classify = load_network("{facts.model}").classifier()',

@@ -20,8 +20,8 @@ from matplotlib.patches import FancyArrowPatch, FancyBboxPatch
 from matplotlib.path import Path
 from matplotlib.ticker import MaxNLocator
 
-from bonas_core.architecture import Architecture
 from bonas_core.report.analysis import Point, Predictions, Progress, RandomSearch, Scale, Vector, layout
+from bonas_core.spaces.architecture import Architecture
 
 BLUE, VERMILLION = "#0072B2", "#D55E00"
 _INK, _MUTED, _FAINT = "#222222", "#6b6b6b", "#b5b5b5"

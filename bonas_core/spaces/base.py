@@ -12,8 +12,8 @@ from typing import Protocol, runtime_checkable
 import numpy as np
 from numpy.typing import NDArray
 
-from bonas_core.architecture import Architecture
-from bonas_core.encoding import GraphBatch
+from bonas_core.spaces.architecture import Architecture
+from bonas_core.spaces.encoding import GraphBatch
 
 Genotypes = NDArray[np.int8]
 """(n, genes): one architecture a row. What the genes mean is the space's own business."""

@@ -19,10 +19,10 @@ from typing import Literal, cast, get_args
 import numpy as np
 from numpy.typing import NDArray
 
-from bonas_core.architecture import Architecture
-from bonas_core.encoding import PADDING, GraphBatch
 from bonas_core.errors import InvalidArchitectureError, SettingsError
+from bonas_core.spaces.architecture import Architecture
 from bonas_core.spaces.base import Genotypes, Keys, distinct
+from bonas_core.spaces.encoding import PADDING, GraphBatch
 
 OPERATIONS = ("conv3x3-bn-relu", "conv1x1-bn-relu", "maxpool3x3")
 """In the official canonical order: the index is the label that the official hash sees."""

@@ -14,10 +14,10 @@ from functools import lru_cache
 import numpy as np
 from numpy.typing import NDArray
 
-from bonas_core.architecture import Architecture
-from bonas_core.encoding import GraphBatch
 from bonas_core.errors import InvalidArchitectureError, SettingsError
+from bonas_core.spaces.architecture import Architecture
 from bonas_core.spaces.base import Genotypes, Keys
+from bonas_core.spaces.encoding import GraphBatch
 
 OPERATIONS = ("none", "skip_connect", "nor_conv_1x1", "nor_conv_3x3", "avg_pool_3x3")
 CELL_EDGES = ((0, 1), (0, 2), (1, 2), (0, 3), (1, 3), (2, 3))

@@ -19,10 +19,10 @@ from functools import partial
 import numpy as np
 from numpy.typing import NDArray
 
-from bonas_core.architecture import Architecture
-from bonas_core.encoding import GraphBatch
 from bonas_core.errors import InputError, InvalidArchitectureError, SettingsError
+from bonas_core.spaces.architecture import Architecture
 from bonas_core.spaces.base import Genotypes, Keys, distinct
+from bonas_core.spaces.encoding import GraphBatch
 
 OPERATIONS = (
     "none",

@@ -8,10 +8,10 @@ from functools import lru_cache
 import numpy as np
 from numpy.typing import NDArray
 
-from bonas_core.architecture import Architecture
-from bonas_core.encoding import GraphBatch
 from bonas_core.errors import SettingsError
+from bonas_core.spaces.architecture import Architecture
 from bonas_core.spaces.base import ControlledSpace, Genotypes, Keys, MutationRules, SearchSpace
+from bonas_core.spaces.encoding import GraphBatch
 
 _MUTATIONS = 256  # of every parent
 _CACHED_PARENTS = 4096

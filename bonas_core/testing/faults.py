@@ -7,7 +7,7 @@ In one process, where a death is an exception that nothing catches:
 
 A point has a name, the operation and the file, which may hold `*`. A real process, killed by a real signal:
 
-    python -m bonas_core.testing.faults "rename trial-000003.parquet" kill-before flows.cli search quickstart
+    python -m bonas_core.testing.faults "rename trial-000003.parquet" kill-before flows.command search quickstart
 """
 
 from __future__ import annotations

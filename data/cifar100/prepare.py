@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from bonas_core.tensors import SUFFIX
+from bonas_core.storage.tensors import SUFFIX
 from data import cifar
 from data.cifar import Cifar, check
 

@@ -17,9 +17,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bonas_core.errors import TableError
-from bonas_core.evaluators.images import ImageSet, new_images, read_images
+from bonas_core.image_training.images import ImageSet, new_images, read_images
 from bonas_core.storage import make_folder
-from bonas_core.tensors import SUFFIX
+from bonas_core.storage.tensors import SUFFIX
 from data.imagenet.decode import decoded
 
 __all__ = ["SOURCE", "SUFFIX", "check", "prepare"]

@@ -23,7 +23,7 @@ from bonas_core.evaluators.base import ClosedEvaluator, Evaluator
 from bonas_core.settings import Settings
 from flows.benchmarks.plan import Plan
 from flows.benchmarks.runs import run_all
-from flows.presets import load_settings, presets
+from flows.running.presets import load_settings, presets
 
 PRESETS = {
     "nasbench201": "nb201-c10-val",

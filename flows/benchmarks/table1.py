@@ -22,19 +22,19 @@ from numpy.typing import NDArray
 from scipy.stats import pearsonr, spearmanr
 
 from bonas_core.build import build_evaluator, build_space
-from bonas_core.encoding import GraphBatch
 from bonas_core.errors import SettingsError, TableError
 from bonas_core.evaluators.base import ClosedEvaluator, EvaluationContext, Evaluator
 from bonas_core.evaluators.table import read_table
-from bonas_core.path_encoding import ENDS, path_encoding
-from bonas_core.predictors.base import PredictorWeights
-from bonas_core.predictors.losses import loss_weights
-from bonas_core.predictors.training import NetworkPredictor
+from bonas_core.methods.bonas.predictors.base import PredictorWeights
+from bonas_core.methods.bonas.predictors.fitting import NetworkPredictor
+from bonas_core.methods.bonas.predictors.losses import loss_weights
+from bonas_core.methods.bonas.targets import transform
 from bonas_core.registry import resolve
 from bonas_core.settings import Settings, TableSettings
 from bonas_core.spaces.base import SearchSpace
+from bonas_core.spaces.encoding import GraphBatch
+from bonas_core.spaces.path_encoding import ENDS, path_encoding
 from bonas_core.storage import write_whole
-from bonas_core.targets import transform
 from bonas_core.trials import Objective
 from flows.benchmarks.plan import Plan
 from flows.benchmarks.runs import run_all
@@ -323,7 +323,7 @@ def _fit_network(job: PredictionJob, cells: _Cells, trained: NDArray[np.intp], v
     if not isinstance(predictor, NetworkPredictor):
         raise SettingsError(
             f"benchmark table1: predictor `{settings.kind}` cannot be watched while it trains; derive it from "
-            "bonas_core.predictors.training:NetworkPredictor"
+            "bonas_core.methods.bonas.predictors.fitting:NetworkPredictor"
         )
     scores = cells.scores[trained]
     targets = transform(scores, str(settings.targets))

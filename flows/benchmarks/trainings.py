@@ -18,11 +18,11 @@ from matplotlib.figure import Figure
 
 from bonas_core.build import Problem, build
 from bonas_core.errors import SettingsError
-from bonas_core.history import TrialHistory
 from bonas_core.report.analysis import Scale, progress, summary
 from bonas_core.search import run
 from bonas_core.settings import Settings
 from bonas_core.storage import make_folder, single_writer, write_whole
+from bonas_core.trials.history import TrialHistory
 from flows.benchmarks.plan import Plan
 from flows.benchmarks.runs import run_all
 from flows.benchmarks.searches import preset_of, preset_settings, settings_digest, standard_error

@@ -12,18 +12,18 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
-from bonas_core.bonas import Bonas
 from bonas_core.build import build
 from bonas_core.errors import SettingsError, TableError
 from bonas_core.evaluators.base import ClosedEvaluator
 from bonas_core.evaluators.table import holds_graphs, read_graphs, read_whole
+from bonas_core.methods.bonas.strategy import Bonas
 from bonas_core.settings import Settings, TableSettings
 from bonas_core.spaces.pool import PoolSpace
 from bonas_core.storage import write_table
 from bonas_core.trials import Trials
 from flows.benchmarks.plan import Plan
 from flows.benchmarks.searches import Method, Results, Study, preset_of, run_study, search_settings
-from flows.opening import fetched_model
+from flows.running.opening import fetched_model
 
 SMALL, LARGE = 6, 7
 """Vertices of the cells that are learnt from, and of those that are searched."""
@@ -92,8 +92,8 @@ def _parts(settings: Settings) -> dict[int, pa.Table]:
 
 def _pretrained(settings: Settings, folder: Path) -> str:
     """Trains a predictor on every cell of a table, unless it is in the folder, and registers it; returns its URI."""
-    from tasks.stages import predictor_path, retrain_predictor
-    from tasks.tracking import connect, register_predictor
+    from tasks.mlflow_store.tracking import connect, register_predictor
+    from tasks.round import predictor_path, retrain_predictor
 
     problem = build(settings)
     strategy, evaluator = problem.strategy, problem.evaluator

@@ -27,7 +27,7 @@ class LocalSite:
 
     def run(self, *arguments: str) -> str:
         """Runs a `bonas` command that must succeed, and returns what it printed."""
-        command = [sys.executable, "-m", "flows.cli", *arguments]
+        command = [sys.executable, "-m", "flows.command", *arguments]
         done = subprocess.run(command, cwd=self.home, env=_environment(self.home), capture_output=True, text=True)
         assert done.returncode == 0, done.stderr
         return done.stdout
@@ -37,7 +37,7 @@ class LocalSite:
 def running_site(home: Path) -> Iterator[LocalSite]:
     """Runs `bonas up` on free ports."""
     port, mlflow_port = _free_ports(2)
-    command = [sys.executable, "-m", "flows.cli", "up", "--port", str(port), "--mlflow-port", str(mlflow_port)]
+    command = [sys.executable, "-m", "flows.command", "up", "--port", str(port), "--mlflow-port", str(mlflow_port)]
     log = home / "up.log"
     with log.open("w") as errors:
         process = subprocess.Popen(

@@ -12,11 +12,11 @@ from local_site import LocalSite
 from playwright.sync_api import Locator, expect
 from viewer import LATER_MS, RunForm, Viewer
 
-from bonas_core.history import TrialHistory
 from bonas_core.registry import names
 from bonas_core.settings import DispatchSettings
 from bonas_core.testing import timeless
 from bonas_core.trials import Trial
+from bonas_core.trials.history import TrialHistory
 
 pytestmark = pytest.mark.browser
 

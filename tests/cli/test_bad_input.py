@@ -13,9 +13,9 @@ import yaml
 
 from bonas_core.spaces.nasbench201 import NASBench201
 from bonas_core.storage import single_writer
-from flows.cli import _exit_code
-from flows.opening import manifest
-from tasks.workspace import SearchFolder
+from flows.command.cli import _exit_code
+from flows.running.opening import manifest
+from tasks.home.workspace import SearchFolder
 
 CELL = "|nor_conv_3x3~0|+|none~0|skip_connect~1|+|nor_conv_1x1~0|avg_pool_3x3~1|nor_conv_3x3~2|"
 
@@ -213,7 +213,7 @@ def test_a_search_that_does_not_exist(refused: Callable[..., str]) -> None:
 def started(home: Path, name: str = "there") -> SearchFolder:
     """A search that has been started and has no trials yet."""
     from bonas_core.build import build
-    from flows.presets import load_settings
+    from flows.running.presets import load_settings
 
     settings, _ = load_settings("quickstart", seed=1)
     folder = SearchFolder(home / "searches" / name)
@@ -255,7 +255,7 @@ def test_data_that_changed_under_a_search(
     refused: Callable[..., str], home: Path, table: pd.DataFrame, tmp_path: Path
 ) -> None:
     from bonas_core.build import build
-    from flows.presets import load_settings
+    from flows.running.presets import load_settings
 
     path = written(table, tmp_path / "t.csv")
     arguments = with_table(path)
@@ -341,8 +341,8 @@ def test_a_table_for_preparation_must_be_whole(
 
 
 def test_a_yaml_file_of_ones_own_is_searched_by_its_name(tmp_path: Path) -> None:
-    from flows.opening import default_id
-    from flows.presets import load_settings
+    from flows.running.opening import default_id
+    from flows.running.presets import load_settings
 
     (tmp_path / "mine.yaml").write_text(yaml.safe_dump({"evaluator": {"kind": "training"}, "seed": 4}))
     settings, name = load_settings("mine.yaml")

@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import nn
 
-from flows.cli import _exit_code
+from flows.command.cli import _exit_code
 
 SMALL = ["--set", "evaluator.network={channels: 2, cells: 3, stem_stride: 2}", "--set", "evaluator.batch_size=2"]
 

@@ -14,15 +14,15 @@ from safetensors.numpy import load_file, save_file
 from test_store import bonas, started
 
 from bonas_core.errors import InputError, ModelError, SettingsError
-from bonas_core.history import SCHEMA, TrialHistory
-from bonas_core.model import FILE_NAME, read_model
-from bonas_core.samplers.state import SamplerState, read_state
+from bonas_core.methods.bonas.model import FILE_NAME, read_model
+from bonas_core.methods.samplers.state import SamplerState, read_state
 from bonas_core.search import SearchLog
 from bonas_core.settings import parse_yaml, with_override
 from bonas_core.storage import parse_json
 from bonas_core.testing import toy_problem
-from flows.opening import fetched_model
-from tasks.workspace import SearchFolder
+from bonas_core.trials.history import SCHEMA, TrialHistory
+from flows.running.opening import fetched_model
+from tasks.home.workspace import SearchFolder
 
 
 @pytest.fixture(autouse=True)
@@ -92,7 +92,7 @@ def test_settings_in_a_manifest(search: SearchFolder, capsys):
 
 
 def test_a_manifest_does_not_decide_where_is_written(search: SearchFolder, tmp_path: Path):
-    from flows.opening import stored_settings
+    from flows.running.opening import stored_settings
 
     stored = json.loads((search.path / "search.json").read_text())
     stored["settings"]["store"] = str(tmp_path / "elsewhere")
@@ -199,7 +199,7 @@ def test_a_part_that_unpacks_to_more_than_there_is_memory(search: SearchFolder, 
     bomb = pa.concat_tables([table] * 200).combine_chunks()
     part(search, bomb)
     assert (search.trials / "trial-000004.parquet").stat().st_size < 4_000_000
-    import bonas_core.history as module
+    import bonas_core.trials.history as module
 
     before, module._LARGEST = module._LARGEST, 5_000_000
     try:
@@ -285,7 +285,7 @@ def test_a_state_of_another_sampler_is_not_taken_up():
 
 def test_a_registered_model_is_kept_in_its_own_folder(search: SearchFolder, tmp_path: Path, monkeypatch):
     model = read_model(search.predictors / "000005-abc" / FILE_NAME)
-    monkeypatch.setattr("tasks.tracking.load_registered", lambda tracking_uri, uri: model)
+    monkeypatch.setattr("tasks.mlflow_store.tracking.load_registered", lambda tracking_uri, uri: model)
     path = fetched_model("models:/x@champion", None)
     assert path.parent == tmp_path / "home" / "models"
 

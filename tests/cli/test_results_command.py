@@ -15,7 +15,7 @@ from flows.benchmarks import command
 from flows.benchmarks.plan import Plan
 from flows.benchmarks.searches import preset_of, search_settings
 from flows.benchmarks.studies import STUDIES
-from flows.cli import app
+from flows.command.cli import app
 
 SCRIPT = Path(__file__).parents[2] / "benchmarks" / "results.py"
 RUNS: dict[str, str] = runpy.run_path(str(SCRIPT))["RUNS"]

@@ -11,16 +11,16 @@ import pandas as pd
 import pytest
 
 from bonas_core.build import build
-from bonas_core.history import TrialHistory
-from bonas_core.model import FILE_NAME, fit_model
-from bonas_core.samplers.state import SamplerState
+from bonas_core.methods.bonas.model import FILE_NAME, fit_model
+from bonas_core.methods.samplers.state import SamplerState
 from bonas_core.search import run
 from bonas_core.settings import parse_settings
 from bonas_core.storage import read_whole, single_writer, store_folder, write_whole
 from bonas_core.trials import Trial, TrialState
-from flows.cli import _exit_code
-from flows.opening import manifest
-from tasks.workspace import SearchFolder
+from bonas_core.trials.history import TrialHistory
+from flows.command.cli import _exit_code
+from flows.running.opening import manifest
+from tasks.home.workspace import SearchFolder
 
 SETTINGS = {
     "evaluator": {"kind": "bonas_core.testing:ToyEvaluator", "diverge_every": 4},

@@ -11,12 +11,12 @@ import pytest
 from test_store import bonas, started
 
 from bonas_core.evaluators.base import EvaluationContext
-from bonas_core.evaluators.training import CHECKPOINT, TrainingEvaluator
+from bonas_core.image_training.evaluator import CHECKPOINT, TrainingEvaluator
 from bonas_core.networks.published import architecture_of
 from bonas_core.networks.trained import FILE_NAME, trained_network
 from bonas_core.spaces.nasbench201 import NASBench201
 from bonas_core.storage import make_folder, read_whole, write_whole
-from tasks.training_folder import Chosen, Plan, Result, TrainingFolder, training_folder
+from tasks.home.training_folder import Chosen, Plan, Result, TrainingFolder, training_folder
 
 CELL = "|nor_conv_3x3~0|+|none~0|skip_connect~1|+|nor_conv_1x1~0|avg_pool_3x3~1|nor_conv_3x3~2|"
 SETTINGS = {"space": "nasbench201", "evaluator": {"kind": "training", "epochs": 1, "network": {"channels": 2}}}

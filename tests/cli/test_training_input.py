@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 from test_store import started
 
-from flows.cli import _exit_code
-from tasks.workspace import TRAINING_FILE, SearchFolder
+from flows.command.cli import _exit_code
+from tasks.home.workspace import TRAINING_FILE, SearchFolder
 
 Refused = Callable[..., str]
 

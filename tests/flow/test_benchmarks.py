@@ -14,11 +14,11 @@ import yaml
 from matplotlib.image import imread
 
 from bonas_core.errors import SettingsError
-from bonas_core.history import TrialHistory
 from bonas_core.spaces.nasbench101 import NASBench101
+from bonas_core.trials.history import TrialHistory
 from flows.benchmarks.command import run_benchmark
 from flows.benchmarks.plan import Plan
-from flows.cli import _exit_code
+from flows.command.cli import _exit_code
 
 pytestmark = pytest.mark.flow
 
@@ -67,7 +67,7 @@ def test_a_benchmark_reports_usage_to_nobody(tmp_path: Path) -> None:
     names = ("MLFLOW_DISABLE_TELEMETRY", "DO_NOT_TRACK", "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR")
     code = f"""
 import os, sys
-from flows import cli
+from flows.command import cli
 from flows.benchmarks import command
 
 command.run_benchmark = lambda *_: " ".join(os.environ.get(name, "unset") for name in {names})

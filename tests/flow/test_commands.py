@@ -13,7 +13,7 @@ import pytest
 import yaml
 
 from bonas_core.spaces.nasbench201 import NASBench201
-from flows.cli import _exit_code
+from flows.command.cli import _exit_code
 
 pytestmark = pytest.mark.flow
 
@@ -187,7 +187,7 @@ def test_help_needs_neither_torch_nor_prefect_nor_mlflow() -> None:
 
     program = (
         "import sys; sys.argv = ['bonas', '--help']\n"
-        "from flows.cli import _exit_code\n"
+        "from flows.command.cli import _exit_code\n"
         "assert _exit_code(['--help']) == 0\n"
         "heavy = {'torch', 'prefect', 'mlflow', 'pandas', 'torch_geometric', 'matplotlib'} & set(sys.modules)\n"
         "assert not heavy, heavy\n"

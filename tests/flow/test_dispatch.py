@@ -11,10 +11,10 @@ from typing import Any
 
 import pytest
 
-from bonas_core.history import TrialHistory
 from bonas_core.settings import Settings, parse_settings
 from bonas_core.testing import timeless
 from bonas_core.trials import Trial, TrialState
+from bonas_core.trials.history import TrialHistory
 
 pytestmark = pytest.mark.flow
 
@@ -100,7 +100,7 @@ def test_processes_make_the_trials_of_threads(store: Path) -> None:
 def test_trials_that_misbehave_end_failed_with_the_reason_and_stop_nothing(
     store: Path, unruly: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("tasks.supervisor._DEATHS", 2)
+    monkeypatch.setattr("tasks.dispatch.supervisor._DEATHS", 2)
     how = {0: "hangs", 1: "dies once", 2: "dies", 3: "exhausts memory", 4: "fails", 5: "fails once"}
     settings = settings_for(
         store,
@@ -128,7 +128,7 @@ def test_asynchronous_trials_are_recorded_as_they_end_and_a_new_one_takes_the_fr
     store: Path, unruly: str
 ) -> None:
     """Trial 0 ends only when trials 1 to 5 have been recorded: the slot beside it was given to each in turn."""
-    from flows.observer import Observer, observing
+    from flows.running.observer import Observer, observing
 
     store.mkdir(parents=True)
     gate = store / "gate"
@@ -159,14 +159,14 @@ def test_asynchronous_trials_are_recorded_as_they_end_and_a_new_one_takes_the_fr
 def test_a_trial_that_waits_for_a_slot_says_who_has_it_and_takes_it_when_its_holder_is_killed(
     store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from flows.reporting import show_search
+    from flows.running.reporting import show_search
     from flows.search import search
-    from tasks.workspace import SearchFolder
+    from tasks.home.workspace import SearchFolder
 
     monkeypatch.setenv("BONAS_SLOTS", str(tmp_path / "slots"))
     monkeypatch.setattr("os.cpu_count", lambda: 1)
     hold = (
-        "import sys; from tasks.slots import Slot, taken\n"
+        "import sys; from tasks.dispatch.slots import Slot, taken\n"
         "with taken([Slot('cpu-0', 'cpu')], 'trial 7 of another search'):\n"
         "    print('held', flush=True); sys.stdin.read()\n"
     )
@@ -183,7 +183,7 @@ def test_a_trial_that_waits_for_a_slot_says_who_has_it_and_takes_it_when_its_hol
             told.extend(row["reason"] for row in show_search(SearchFolder(store / "waits"))["waiting"])
             holder.kill()
 
-    from tasks.assignment import Assignment
+    from tasks.dispatch.assignment import Assignment
 
     original = Assignment.write_status
     monkeypatch.setattr(Assignment, "write_status", write_status)
@@ -195,7 +195,7 @@ def test_a_trial_that_waits_for_a_slot_says_who_has_it_and_takes_it_when_its_hol
 
 def test_a_result_that_a_trainer_left_behind_is_recorded_and_not_evaluated_again(store: Path, unruly: str) -> None:
     from bonas_core.trials import TrialState
-    from tasks.assignment import Assignment
+    from tasks.dispatch.assignment import Assignment
 
     settings = settings_for(
         store,
@@ -222,7 +222,7 @@ def test_a_result_that_a_trainer_left_behind_is_recorded_and_not_evaluated_again
 def test_a_missing_extra_is_named_in_one_line_and_nothing_is_written(
     backend: str, store: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from flows.cli import _exit_code
+    from flows.command.cli import _exit_code
 
     monkeypatch.setitem(sys.modules, f"prefect_{backend}", None)
     assert _exit_code(["search", "quickstart", "--store", str(store), "--set", f"dispatch.backend={backend}"]) == 2
@@ -244,7 +244,7 @@ def test_clusters_make_the_trials_of_threads(backend: str, store: Path) -> None:
 
 
 def test_gpus_are_slots_with_one_visible_device_each(monkeypatch: pytest.MonkeyPatch) -> None:
-    from tasks.slots import slots_for
+    from tasks.dispatch.slots import slots_for
 
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3,GPU-5e2")
     training = parse_settings({"evaluator": {"kind": "training", "threads": 4}}, "test")
@@ -264,13 +264,13 @@ def test_a_file_system_without_locks_is_told_rather_than_waited_for(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from bonas_core.errors import StoreError
-    from tasks.slots import Slot, taken
+    from tasks.dispatch.slots import Slot, taken
 
     def refuse(descriptor: int, *, blocking: bool) -> bool:
         raise OSError(errno.ENOLCK, "No locks available")
 
     monkeypatch.setenv("BONAS_SLOTS", str(tmp_path))
-    monkeypatch.setattr("tasks.slots.lock_descriptor", refuse)
+    monkeypatch.setattr("tasks.dispatch.slots.lock_descriptor", refuse)
     with (
         pytest.raises(StoreError, match=r"locks no files \(No locks available\)"),
         taken([Slot("cpu-0", "cpu")], "one"),
@@ -280,7 +280,7 @@ def test_a_file_system_without_locks_is_told_rather_than_waited_for(
 
 def test_trainings_in_several_processes_take_as_many_gpus(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from bonas_core.errors import SettingsError
-    from tasks.slots import slots_for, taken
+    from tasks.dispatch.slots import slots_for, taken
 
     monkeypatch.setenv("BONAS_SLOTS", str(tmp_path))
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3,4,5,6,7")

@@ -19,10 +19,10 @@ import torch
 import yaml
 
 from bonas_core.errors import ModelError
-from bonas_core.evaluators.datasets import load
-from bonas_core.history import TrialHistory
+from bonas_core.image_training.datasets import load
 from bonas_core.settings import parse_settings
-from flows.cli import _exit_code
+from bonas_core.trials.history import TrialHistory
+from flows.command.cli import _exit_code
 
 pytestmark = pytest.mark.flow
 
@@ -73,8 +73,8 @@ def searched(store: Path) -> list[Any]:
 def test_the_best_cells_of_a_search_are_trained_registered_and_carried_over(
     bonas: Command, searched: list[Any], store: Path, tmp_path: Path
 ) -> None:
-    from tasks.models import load_network
-    from tasks.tracking import connect
+    from tasks.mlflow_store.networks import load_network
+    from tasks.mlflow_store.tracking import connect
 
     final = written(tmp_path, "final", FINAL)
     command = ["train", final, "--from", "found", "--top", "2", "--store", store]
@@ -130,8 +130,8 @@ def test_the_best_cells_of_a_search_are_trained_registered_and_carried_over(
 
 
 def test_a_version_with_a_pickle_is_refused(tmp_path: Path) -> None:
-    from tasks.models import load_network
-    from tasks.tracking import connect, experiment
+    from tasks.mlflow_store.networks import load_network
+    from tasks.mlflow_store.tracking import connect, experiment
 
     client = connect(None)
     run = client.create_run(experiment(client, "bonas-traps"))
@@ -177,7 +177,7 @@ def test_a_training_killed_in_the_middle_goes_on_and_ends_as_if_it_had_run_throu
 def test_a_training_in_several_processes_goes_on_when_one_of_them_or_all_are_killed(
     bonas: Command, store: Path, tmp_path: Path
 ) -> None:
-    from tasks.models import load_network
+    from tasks.mlflow_store.networks import load_network
 
     settings = {"evaluator": {**FINAL["evaluator"], "epochs": 12, "processes": 2}}
     command = ["train", written(tmp_path, "team", settings), "--cell", CELL, "--store", store]
@@ -202,7 +202,9 @@ def test_a_training_in_several_processes_goes_on_when_one_of_them_or_all_are_kil
 def begun(command: list[Any], cell: Path) -> subprocess.Popen[bytes]:
     """A process that runs a command, and has trained a cell for an epoch."""
     process = subprocess.Popen(
-        [sys.executable, "-m", "flows.cli", *map(str, command)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        [sys.executable, "-m", "flows.command", *map(str, command)],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
     )
     while not (cell / "curve.json").exists():  # it appears, or the process ends, which the test then notices
         with suppress(subprocess.TimeoutExpired):

@@ -15,8 +15,8 @@ from uuid import UUID
 import pytest
 import yaml
 
-from bonas_core.history import TrialHistory
 from bonas_core.testing import timeless
+from bonas_core.trials.history import TrialHistory
 
 pytestmark = pytest.mark.flow
 
@@ -53,7 +53,7 @@ class Waiting:
 
 
 def bonas(*arguments: str | Path) -> list[str]:
-    return [sys.executable, "-m", "flows.cli", *map(str, arguments)]
+    return [sys.executable, "-m", "flows.command", *map(str, arguments)]
 
 
 def settings_file(folder: Path, settings: dict[str, Any] = SETTINGS) -> Path:

@@ -10,11 +10,11 @@ from typing import Any
 import pytest
 
 from bonas_core.build import build
-from bonas_core.history import TrialHistory
 from bonas_core.search import run
 from bonas_core.settings import Settings, parse_settings
 from bonas_core.testing import timeless
 from bonas_core.trials import TrialState
+from bonas_core.trials.history import TrialHistory
 
 pytestmark = pytest.mark.flow
 
@@ -81,7 +81,7 @@ def test_threads_make_the_trials_of_one_slot(store: Path) -> None:
 
 def test_mlflow_holds_the_search_its_predictors_and_a_champion(store: Path) -> None:
     from flows.search import search
-    from tasks.tracking import CHAMPION, connect
+    from tasks.mlflow_store.tracking import CHAMPION, connect
 
     settings = settings_for(store, trials=21, **{**METHODS["best"], "tracking": {"experiment": "tracked"}})
     search(settings, search_id="tracked")
@@ -109,10 +109,10 @@ def test_mlflow_holds_the_search_its_predictors_and_a_champion(store: Path) -> N
 
 
 def test_the_champion_moves_only_to_a_better_honest_score(store: Path) -> None:
-    from bonas_core.model import read_model
+    from bonas_core.methods.bonas.model import read_model
     from flows.search import search
-    from tasks.tracking import CHAMPION, HonestScore, Tracker, connect, registered_name
-    from tasks.workspace import search_folder
+    from tasks.home.workspace import search_folder
+    from tasks.mlflow_store.tracking import CHAMPION, HonestScore, Tracker, connect, registered_name
 
     settings = settings_for(store, trials=14, **METHODS["best"])
     search(settings, search_id="scored")
@@ -139,7 +139,7 @@ def test_the_champion_moves_only_to_a_better_honest_score(store: Path) -> None:
 
 
 def test_a_paused_search_does_not_stay_running_in_mlflow(store: Path) -> None:
-    from tasks.tracking import Tracker, connect
+    from tasks.mlflow_store.tracking import Tracker, connect
 
     client = connect(None)
     tracker = Tracker(client, settings_for(store), "paused", "uid-of-a-paused-search", "toy-space")
@@ -150,7 +150,7 @@ def test_a_paused_search_does_not_stay_running_in_mlflow(store: Path) -> None:
 
 def test_going_on_publishes_nothing_twice(store: Path) -> None:
     from flows.search import search
-    from tasks.tracking import connect
+    from tasks.mlflow_store.tracking import connect
 
     parts = {**METHODS["best"], "tracking": {"experiment": "twice"}}
     search(settings_for(store, trials=10, **parts), search_id="twice")
@@ -168,10 +168,10 @@ def test_going_on_publishes_nothing_twice(store: Path) -> None:
 def test_a_search_goes_on_without_its_tracking_server_and_publishes_later(
     store: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from flows.display import displayed
+    from flows.command.display import displayed
     from flows.search import search
-    from tasks.tracking import connect
-    from tasks.workspace import local_tracking_uri
+    from tasks.home.workspace import local_tracking_uri
+    from tasks.mlflow_store.tracking import connect
 
     absent = {"uri": "http://127.0.0.1:9", "experiment": "late"}
     with displayed():
@@ -197,7 +197,7 @@ def test_artifacts_show_progress_leaderboard_and_summary(store: Path, monkeypatc
 
     from flows.search import search
 
-    monkeypatch.setattr("flows.artifacts._EVERY_S", 0.0)  # after every round
+    monkeypatch.setattr("flows.running.artifacts._EVERY_S", 0.0)  # after every round
     search(settings_for(store, trials=8, **METHODS["random"]), search_id="Shown_1")
     progress = Artifact.get("progress-shown-1")
     assert progress is not None
@@ -221,7 +221,7 @@ def test_artifacts_show_progress_leaderboard_and_summary(store: Path, monkeypatc
 
 def test_the_report_stands_beside_the_run_in_mlflow(store: Path) -> None:
     from flows.search import search
-    from tasks.tracking import connect
+    from tasks.mlflow_store.tracking import connect
 
     search(settings_for(store, trials=3, **METHODS["random"], tracking={"experiment": "told"}), search_id="told")
     client = connect(None)
@@ -261,7 +261,7 @@ def test_a_damaged_predictor_is_trained_again(store: Path) -> None:
 def test_a_sampler_goes_on_from_what_is_stored_and_learns_again_what_is_damaged(
     store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from bonas_core.samplers.reinforce import ReinforceSampler
+    from bonas_core.methods.samplers.reinforce import ReinforceSampler
     from flows.search import search
 
     updates: list[int] = []

@@ -9,13 +9,13 @@ import pytest
 import yaml
 
 from bonas_core.build import build
-from bonas_core.history import TrialHistory
-from bonas_core.model import FILE_NAME
+from bonas_core.methods.bonas.model import FILE_NAME
 from bonas_core.search import run
 from bonas_core.settings import parse_settings
 from bonas_core.storage import read_whole, single_writer, store_folder
 from bonas_core.testing import timeless
-from flows.cli import _exit_code
+from bonas_core.trials.history import TrialHistory
+from flows.command.cli import _exit_code
 
 pytestmark = pytest.mark.flow
 
@@ -36,7 +36,7 @@ SETTINGS = {
 
 @pytest.mark.slow  # the same through the plain driver is in the unit tests
 def test_a_search_lives_in_a_bucket(s3: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    from tasks.tracking import connect
+    from tasks.mlflow_store.tracking import connect
 
     uri = s3.format("searches")
     (tmp_path / "mine.yaml").write_text(yaml.safe_dump(SETTINGS))

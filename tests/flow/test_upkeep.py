@@ -14,9 +14,9 @@ import httpx
 import pytest
 import yaml
 
-from bonas_core.history import TrialHistory
 from bonas_core.settings import Settings, parse_settings
 from bonas_core.testing import timeless
+from bonas_core.trials.history import TrialHistory
 
 pytestmark = pytest.mark.flow
 
@@ -38,9 +38,9 @@ def settings_for(store: Path, trials: int, **parts: Any) -> Settings:
 def test_servers_that_go_away_for_a_while_neither_end_a_search_nor_change_it(
     store: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from flows.display import displayed
+    from flows.command.display import displayed
     from flows.search import SearchRun, search
-    from tasks.tracking import Tracker, connect
+    from tasks.mlflow_store.tracking import Tracker, connect
 
     search(settings_for(store, 8), search_id="calm")
     failures = {"prefect": 2, "mlflow": 1}
@@ -90,7 +90,7 @@ def test_an_error_that_is_no_outage_ends_the_search(store: Path, monkeypatch: py
 def test_every_night_all_open_searches_gain_trials_and_every_week_their_predictor_is_refreshed(store: Path) -> None:
     from flows.search import search
     from flows.upkeep import continue_searches, refresh_predictor
-    from tasks.tracking import CHAMPION, connect
+    from tasks.mlflow_store.tracking import CHAMPION, connect
 
     random = {"method": {"name": "random", "initial": 6}}
     for name, seed, begun in (("one", 1, 6), ("two", 2, 10)):
@@ -171,7 +171,7 @@ def test_up_serves_on_loopback_until_it_is_interrupted_and_leaves_nothing_behind
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
             ports.append(probe.getsockname()[1])
-    command = [sys.executable, "-m", "flows.cli", "up", "--port", str(ports[0]), "--mlflow-port", str(ports[1])]
+    command = [sys.executable, "-m", "flows.command", "up", "--port", str(ports[0]), "--mlflow-port", str(ports[1])]
     up = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     assert up.stdout is not None
     assert up.stdout.readline() == f"Prefect     http://127.0.0.1:{ports[0]}\n", up.stderr

@@ -7,7 +7,12 @@ import pytest
 import bonas_core
 
 MODULES = [name for _, name, _ in pkgutil.walk_packages(bonas_core.__path__, "bonas_core.")]
-WITH_EXAMPLES = {"bonas_core.acquisition", "bonas_core.regression", "bonas_core.predictors.gcn", "bonas_core.history"}
+WITH_EXAMPLES = {
+    "bonas_core.methods.bonas.acquisition",
+    "bonas_core.methods.bonas.regression",
+    "bonas_core.methods.bonas.predictors.gcn",
+    "bonas_core.trials.history",
+}
 
 
 @pytest.mark.parametrize("name", MODULES)

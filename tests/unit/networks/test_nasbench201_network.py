@@ -7,9 +7,9 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch.nn.functional import avg_pool2d, conv2d
 
-from bonas_core.architecture import Architecture
 from bonas_core.errors import InvalidArchitectureError
 from bonas_core.networks.nasbench201 import NASBench201Network
+from bonas_core.spaces.architecture import Architecture
 from bonas_core.spaces.nasbench201 import CELL_EDGES, OPERATIONS, NASBench201
 
 SPACE = NASBench201()

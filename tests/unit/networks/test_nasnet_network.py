@@ -12,7 +12,6 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch.nn.functional import conv2d
 
-from bonas_core.architecture import Architecture
 from bonas_core.errors import InputError, InvalidArchitectureError, SettingsError
 from bonas_core.networks.nasnet import (
     _OPERATIONS,
@@ -26,6 +25,7 @@ from bonas_core.networks.nasnet import (
 from bonas_core.networks.published import IMAGES, PUBLISHED, Layout, published, published_network
 from bonas_core.networks.size import network_size
 from bonas_core.registry import names, resolve
+from bonas_core.spaces.architecture import Architecture
 from bonas_core.spaces.nasnet import OPERATIONS, Cell, NASNet
 from flows.benchmarks import cells
 from flows.benchmarks.cells import sizes, table

@@ -14,13 +14,13 @@ import torch
 from safetensors.numpy import load_file, save_file
 
 from bonas_core.errors import InputError, ModelError
-from bonas_core.evaluators.datasets import Splits
+from bonas_core.image_training.datasets import Splits
 from bonas_core.networks.nasnet import cifar_network
 from bonas_core.networks.published import PUBLISHED, architecture_of
 from bonas_core.networks.trained import TrainedNetwork, read_trained, trained_network
 from bonas_core.spaces.nasbench201 import NASBench201
 from bonas_core.spaces.nasnet import TWO_CELLS, NASNet, read_cells
-from bonas_core.tensors import read_tensors, write_tensors
+from bonas_core.storage.tensors import read_tensors, write_tensors
 
 SETTINGS = {"channels": 2, "cells": 3, "auxiliary": True, "drop_path": 0.2}
 PIXELS = torch.randint(256, (6, 3, 8, 8), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))

@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 from scipy.stats import pearsonr, spearmanr
 
-from bonas_core.architecture import Architecture
 from bonas_core.report import Summary, honest_correlation, summary
 from bonas_core.report.analysis import (
     Scale,
@@ -21,6 +20,7 @@ from bonas_core.report.analysis import (
     random_search,
     rank,
 )
+from bonas_core.spaces.architecture import Architecture
 from bonas_core.spaces.nasbench101 import NASBench101
 from bonas_core.spaces.nasbench201 import NASBench201
 from bonas_core.trials import Objective, Trial, TrialState

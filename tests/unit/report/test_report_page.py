@@ -13,10 +13,10 @@ import matplotlib as mpl
 import numpy as np
 import pytest
 
-from bonas_core.architecture import Architecture
 from bonas_core.report import write_report
 from bonas_core.search import run
 from bonas_core.settings import parse_settings
+from bonas_core.spaces.architecture import Architecture
 from bonas_core.spaces.nasbench101 import NASBench101
 from bonas_core.spaces.nasbench201 import NASBench201
 from bonas_core.testing import toy_problem

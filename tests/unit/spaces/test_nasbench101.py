@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bonas_core.encoding import PADDING
 from bonas_core.errors import InvalidArchitectureError, SettingsError
 from bonas_core.spaces.base import ControlledSpace, Genotypes, MutationRules, SearchSpace
+from bonas_core.spaces.encoding import PADDING
 from bonas_core.spaces.nasbench101 import OPERATIONS, NASBench101
 
 SPACE = NASBench101()

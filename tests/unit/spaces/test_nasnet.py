@@ -7,13 +7,13 @@ from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
-from bonas_core.architecture import Architecture
 from bonas_core.build import build
 from bonas_core.errors import InputError, InvalidArchitectureError, SettingsError
 from bonas_core.evaluators.base import EvaluationContext, Outcome
 from bonas_core.registry import resolve
 from bonas_core.search import run
 from bonas_core.settings import parse_settings
+from bonas_core.spaces.architecture import Architecture
 from bonas_core.spaces.base import ControlledSpace, Genotypes, SearchSpace
 from bonas_core.spaces.nasnet import OPERATIONS, Cell, NASNet, _place_values
 

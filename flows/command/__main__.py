@@ -1,0 +1,5 @@
+"""`python -m flows.command`: the `bonas` command."""
+
+from flows.command.cli import main
+
+main()
