@@ -24,25 +24,36 @@ _BUILT_IN = {
         "training": "bonas_core.image_training.evaluator:TrainingEvaluator",
     },
     "method": {
-        "bonas": "bonas_core.build:bonas",
-        "random": "bonas_core.build:random_search",
-        "regularised-evolution": "bonas_core.build:regularised_evolution",
-        "local-search": "bonas_core.build:local_search",
-        "bananas": "bonas_core.build:bananas",
-        "weaknas": "bonas_core.build:weaknas",
-        "optuna-tpe": "bonas_core.build:optuna_tpe",
-        "optuna-gp": "bonas_core.build:optuna_gp",
+        "bonas": "bonas_core.methods.bonas.strategy:Bonas",
+        "random": "bonas_core.methods.random_search:RandomSearch",
+        "regularised-evolution": "bonas_core.methods.regularised_evolution:RegularisedEvolution",
+        "local-search": "bonas_core.methods.local_search:LocalSearch",
+        "bananas": "bonas_core.methods.bananas:Bananas",
+        "weaknas": "bonas_core.methods.weaknas:WeakNAS",
+        "optuna-tpe": "bonas_core.methods.optuna:TPE",
+        "optuna-gp": "bonas_core.methods.optuna:GP",
     },
     "sampler": {
-        "evolution": "bonas_core.build:evolution_sampler",
-        "random": "bonas_core.build:random_sampler",
-        "exhaustive": "bonas_core.build:exhaustive_sampler",
-        "reinforce": "bonas_core.build:reinforce_sampler",
+        "evolution": "bonas_core.methods.samplers.evolution:EvolutionSampler",
+        "random": "bonas_core.methods.samplers.random:RandomSampler",
+        "exhaustive": "bonas_core.methods.samplers.exhaustive:ExhaustiveSampler",
+        "reinforce": "bonas_core.methods.samplers.reinforce:ReinforceSampler",
+    },
+    "acquisition": {
+        name: f"bonas_core.methods.bonas.acquisition:{function}"
+        for name, function in {
+            **{name: name for name in ("ei", "ucb", "thompson", "mean")},
+            "pi": "probability_of_improvement",
+        }.items()
+    },
+    "regression": {
+        "blr": "bonas_core.methods.bonas.regression:LinearRegression",
+        "gp": "bonas_core.methods.bonas.gaussian_process:GaussianProcess",
     },
     "predictor": {
-        "gcn": "bonas_core.build:gcn",
-        "mlp": "bonas_core.build:mlp",
-        "lstm": "bonas_core.build:lstm",
+        "gcn": "bonas_core.methods.bonas.predictors.settings:GCNSettings",
+        "mlp": "bonas_core.methods.bonas.predictors.settings:MLPSettings",
+        "lstm": "bonas_core.methods.bonas.predictors.settings:LSTMSettings",
     },
     "data": {
         "digits": "bonas_core.image_training.datasets:digits",
@@ -62,7 +73,7 @@ def names(kind: str) -> list[str]:
     """Registered names of a kind, entry points included.
 
     Args:
-        kind: `space`, `evaluator`, `method`, `sampler`, `predictor`, `data` or `network`.
+        kind: `space`, `evaluator`, `method`, `sampler`, `acquisition`, `regression`, `predictor`, `data` or `network`.
     """
     return sorted({*_BUILT_IN[kind], *(point.name for point in entry_points(group=f"bonas.{kind}"))})
 
@@ -91,3 +102,22 @@ def resolve(kind: str, name: str) -> Any:
             f"{kind} `{name}` cannot be loaded ({error}); check module and object of module:object"
         ) from None
     return found
+
+
+def make(kind: str, name: str, settings: Any) -> Any:
+    """Makes the object of a registered class, or of a `module:object`.
+
+    A class that has `from_settings` is handed the settings; any other is called without arguments.
+
+    Raises:
+        SettingsError: there is no such name, or it cannot be made.
+    """
+    found = resolve(kind, name)
+    if hasattr(found, "from_settings"):
+        return found.from_settings(settings)
+    try:
+        return found()
+    except TypeError as error:
+        raise SettingsError(
+            f"{kind} `{name}`: {error}; name a class that is made without arguments, or give it `from_settings`"
+        ) from None

@@ -22,8 +22,7 @@ from pydantic import Field
 
 from bonas_core.build import Problem
 from bonas_core.errors import SearchLockedError
-from bonas_core.methods.base import Proposal
-from bonas_core.methods.bonas.strategy import Bonas
+from bonas_core.methods.base import Proposal, Stage, carry_out, stages_of
 from bonas_core.search import SearchLog, StopRule, next_step
 from bonas_core.settings import Settings
 from bonas_core.storage import make_folder, remove_folder, remove_unfinished, single_writer
@@ -41,16 +40,7 @@ from flows.running.runlog import watching
 from tasks.home.outage import OUTAGES, is_outage, reason_of, wait_for_server, watching_servers
 from tasks.home.workspace import SearchFolder, search_folder
 from tasks.mlflow_store.tracking import named_uri
-from tasks.round import (
-    embed,
-    predictor_path,
-    propose,
-    record,
-    retrain_predictor,
-    sample_pool,
-    score_and_pick,
-    update_sampler,
-)
+from tasks.round import record, run_stage
 
 
 def _run_name() -> str:
@@ -223,23 +213,17 @@ class SearchRun:
         return len(ends)
 
     def choose(self, count: int) -> list[Proposal]:
-        """Asks the strategy for the next trials, stage by stage where it has stages."""
+        """Asks the strategy for the next trials; each of its stages is a task."""
+
+        def run(stage: Stage) -> Any:
+            self.observer.stage(str(stage))
+            result = run_stage(stage)
+            if stage.learns:
+                self.publisher.publish(self.log.rows)
+            return result
+
         strategy, trials, seed = self.problem.strategy, self.log.trials, self.settings.seed
-        if not isinstance(strategy, Bonas) or strategy.is_initial(trials):
-            return propose(strategy, trials, count, seed)
-        version, size = strategy.predictor_version(trials, seed), strategy.training_size(trials)
-        if not strategy.has(version):
-            self.observer.stage("retraining the predictor")
-            retrain = retrain_predictor.with_options(task_run_name=f"retrain GCN on {size} trials")
-            retrain(self.problem, strategy, trials, seed, predictor_path(self.folder.predictors, size, version))
-            self.publisher.publish(self.log.rows)
-        self.observer.stage("choosing")
-        fitted = strategy.fit_predictor(trials, seed)
-        if strategy.sampler_learns:
-            update_sampler(strategy, trials, seed, self.folder.samplers)
-        pool = sample_pool(strategy, trials, seed)
-        embedded = embed(strategy, trials, pool, fitted)
-        return score_and_pick(strategy, trials, embedded, fitted, count, seed)
+        return carry_out(stages_of(strategy, trials, count, seed, self.folder.path), run)
 
     def run_name(self, trial: Trial) -> str:
         """What the run of a trial is called in Prefect."""

@@ -1,8 +1,8 @@
 """Final training as a Prefect flow: the best cells of a search, or a given one, trained to the end under one recipe.
 
-What is trained is fixed when it begins and stands in the folder (`tasks/home/training_folder.py`), which is all the state
-there is: the same call goes on, a training that is finished is not repeated, one that was cut off goes on from its last
-epoch.
+What is trained is fixed when it begins and stands in the folder (`tasks/home/training_folder.py`), which is all the
+state there is: the same call goes on, a training that is finished is not repeated, one that was cut off goes on from
+its last epoch.
 """
 
 from __future__ import annotations

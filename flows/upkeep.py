@@ -14,9 +14,9 @@ from pydantic import Field
 
 from bonas_core.build import Problem, build
 from bonas_core.errors import BonasError
-from bonas_core.methods.bonas.model import PredictorModel, fit_model
+from bonas_core.methods.bonas.model import PredictorModel
 from bonas_core.methods.bonas.strategy import Bonas
-from bonas_core.settings import Settings
+from bonas_core.settings import Settings, parse_settings
 from bonas_core.storage import store_folder
 from bonas_core.trials import Trial, Trials, TrialState
 from bonas_core.trials.history import TrialHistory
@@ -143,7 +143,7 @@ def fitted_on(problem: Problem, trials: Sequence[Trial]) -> PredictorModel:
     diverged = np.array([trial.state is TrialState.DIVERGED for trial in trials])
     scores = [problem.objective.score(t.objective) if t.objective is not None else np.nan for t in trials]
     columns = Trials(genotypes, space.keys(genotypes), np.array(scores), np.ones(n, dtype=bool), diverged)
-    return fit_model(problem, strategy, columns, seed=0)
+    return strategy.fit_model(columns, seed=0)
 
 
 def holdout_score(problem: Problem, trials: Sequence[Trial], earlier: int) -> HonestScore | None:
@@ -160,13 +160,10 @@ def holdout_score(problem: Problem, trials: Sequence[Trial], earlier: int) -> Ho
 
 def _to_learn(settings: Settings) -> Settings:
     """Settings with which BONAS learns from all the trials there are, whatever method found them."""
-    update = {"name": "bonas", "sampler": "random", "initial": 2, "retrain_every": 1}
-    return settings.model_copy(
-        update={
-            "method": settings.method.model_copy(update=update),
-            "predictor": settings.predictor.model_copy(update={"warm_start": None}),
-        }
-    )
+    own = {} if settings.predictor is None else settings.predictor.model_dump(mode="json")
+    method = {"name": "bonas", "sampler": "random", "initial": 2, "retrain_every": 1}
+    tree = {**settings.tree(), "method": method, "predictor": {**own, "warm_start": None}}
+    return parse_settings(tree, "refresh-predictor")
 
 
 def _is_open(found: SearchFolder) -> bool:

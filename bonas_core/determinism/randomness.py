@@ -19,6 +19,9 @@ class Purpose(IntEnum):
     BASELINE = 5
     SAMPLER = 6
     EXPLORATION = 7
+    ACQUISITION = 8
+    SHORTLIST = 9
+    REWARD = 10
 
 
 def generator(seed: int, purpose: Purpose, number: int = 0) -> np.random.Generator:

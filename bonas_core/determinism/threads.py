@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-import torch
-
 
 @contextmanager
 def torch_threads(count: int) -> Iterator[None]:
@@ -14,6 +12,8 @@ def torch_threads(count: int) -> Iterator[None]:
 
     Small networks are best off with one: more wait for each other, and on a busy machine they wait very long.
     """
+    import torch
+
     before = torch.get_num_threads()
     torch.set_num_threads(count)
     try:

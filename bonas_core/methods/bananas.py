@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+from typing import ClassVar, Literal, Self
+
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import Field
 
 from bonas_core.determinism.randomness import Purpose, derived_seed, generator
+from bonas_core.methods.base import with_mutation
 from bonas_core.methods.perceptrons import MLPEnsemble
 from bonas_core.methods.rounds import Ranking, RoundStrategy
+from bonas_core.settings.method import MethodSettings, MutationRule
+from bonas_core.settings.predictor import PredictorSettings
 from bonas_core.spaces.base import Genotypes, SearchSpace, distinct
 from bonas_core.spaces.path_encoding import path_encoding
-from bonas_core.trials import Trials
+from bonas_core.trials import Objective, Trials
 
 ENSEMBLE = MLPEnsemble(
     layers=10, width=20, members=5, loss="mae", epochs=150, learning_rate=0.01, betas=(0.9, 0.99), batch_size=32
@@ -20,6 +26,15 @@ ENSEMBLE = MLPEnsemble(
 _CANDIDATES = 100
 _PARENTS = 5
 _REACH = 3  # operations of a path: 40 columns on NAS-Bench-101, the paper's cut, and all paths of NAS-Bench-201
+
+
+class BananasSettings(MethodSettings):
+    """BANANAS."""
+
+    name: Literal["bananas"] = "bananas"
+    initial: int = Field(5, ge=2, le=100_000, description="random trials that start the search")
+    retrain_every: int = Field(10, ge=1, description="trials of a round, between trainings of the ensemble")
+    mutation: MutationRule = None
 
 
 class Bananas(RoundStrategy):
@@ -40,6 +55,8 @@ class Bananas(RoundStrategy):
         ensemble: the predictor.
     """
 
+    Settings: ClassVar = BananasSettings
+
     name = "bananas"
 
     def __init__(
@@ -53,6 +70,18 @@ class Bananas(RoundStrategy):
         super().__init__(space, initial, every)
         self._fractions = fractions
         self._ensemble = ensemble
+
+    @classmethod
+    def from_settings(
+        cls,
+        settings: BananasSettings,
+        space: SearchSpace,
+        objective: Objective,
+        predictor: PredictorSettings | None = None,
+    ) -> Self:
+        """Makes the search of a space."""
+        space = with_mutation(space, settings.mutation)
+        return cls(space, settings.initial, settings.retrain_every, objective.is_fraction)
 
     def rank(self, trials: Trials, seed: int) -> Ranking:
         n = len(trials)

@@ -1,16 +1,26 @@
-"""The one interface of BONAS and of every baseline: given the trials so far, which architectures to evaluate next."""
+"""The one interface of BONAS and of every other method: given the trials so far, which architectures to evaluate next.
+
+A method is a class with `Settings`, the group of settings that `method.name` chooses, and `from_settings`. What it
+makes is a `Strategy`. One whose proposals come about in stages worth seeing says so with `stages`; drivers carry stages
+out, each as they like, and know none by name.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Generator
 from dataclasses import dataclass
-from typing import Protocol, runtime_checkable
+from typing import Any, ClassVar, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
 
 from bonas_core.determinism.randomness import Purpose, generator
-from bonas_core.spaces.base import Genotypes, SearchSpace, distinct
-from bonas_core.trials import Trials
+from bonas_core.errors import SettingsError
+from bonas_core.settings.method import MethodSettings
+from bonas_core.settings.predictor import PredictorSettings
+from bonas_core.spaces.base import Genotypes, MutationRules, SearchSpace, distinct
+from bonas_core.storage import Location
+from bonas_core.trials import Objective, Trials
 
 
 @dataclass(frozen=True)
@@ -41,6 +51,106 @@ class Strategy(Protocol):
             count: how many to choose.
             seed: seed of the search; all randomness comes from it and the number of trials.
         """
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One unit of choosing, which a driver may run, show and time on its own."""
+
+    name: str
+    """What it does, such as `sample pool`."""
+    run: Callable[[], Any]
+    """Does it; the strategy gets back what this returns."""
+    title: str | None = None
+    """What this run of it does, where that says more than the name."""
+    learns: bool = False
+    """Whether it leaves something learnt in the folder."""
+
+    def __str__(self) -> str:
+        """The title, or the name where there is none."""
+        return self.title or self.name
+
+
+Stages = Generator[Stage, Any, list[Proposal]]
+"""The stages of one proposal: each is sent what it returned, and the generator returns the proposals."""
+
+
+@runtime_checkable
+class StagedStrategy(Strategy, Protocol):
+    """A strategy whose proposals come about in stages."""
+
+    def stages(self, trials: Trials, count: int, seed: int, folder: Location | None = None) -> Stages:
+        """The stages of `propose`, one after the other.
+
+        Args:
+            trials: as in `propose`.
+            count: as in `propose`.
+            seed: as in `propose`.
+            folder: where what is learnt is kept between processes, so that none learns it again; None keeps nothing.
+        """
+
+
+class Method(Protocol):
+    """What a registered name or `module:object` of `method.name` stands for: a class of strategies."""
+
+    Settings: ClassVar[type[MethodSettings]]
+
+    @classmethod
+    def from_settings(
+        cls, settings: Any, space: SearchSpace, objective: Objective, predictor: PredictorSettings | None
+    ) -> Strategy:
+        """Makes the strategy of a search.
+
+        Args:
+            settings: an instance of `Settings`.
+            space: where to search.
+            objective: what is sought.
+            predictor: the settings of a predictor where the method has one.
+
+        Raises:
+            SettingsError: the method cannot search this space, or settings contradict each other.
+        """
+
+
+def stages_of(strategy: Strategy, trials: Trials, count: int, seed: int, folder: Location | None = None) -> Stages:
+    """The stages of any strategy's proposal: those that it declares, or `propose` as the only one."""
+    if isinstance(strategy, StagedStrategy):
+        return (yield from strategy.stages(trials, count, seed, folder))
+    proposals: list[Proposal] = yield Stage("propose", lambda: strategy.propose(trials, count, seed))
+    return proposals
+
+
+def carry_out(stages: Stages, run: Callable[[Stage], Any] = lambda stage: stage.run()) -> list[Proposal]:
+    """Runs stages until there are proposals.
+
+    Args:
+        stages: of a strategy.
+        run: runs one stage and returns what it returned.
+    """
+    result = None
+    while True:
+        try:
+            stage = stages.send(result)
+        except StopIteration as end:
+            proposals: list[Proposal] = end.value
+            return proposals
+        result = run(stage)
+
+
+def with_mutation(space: SearchSpace, name: str | None) -> SearchSpace:
+    """The space with the rule of mutation that is named; None leaves it as it is.
+
+    Raises:
+        SettingsError: the space has no such rule.
+    """
+    if name is None:
+        return space
+    rules = space.mutations if isinstance(space, MutationRules) else ()
+    if name not in rules:
+        remedy = f"use one of {', '.join(rules)}" if rules else "leave it out"
+        raise SettingsError(f"method.mutation: space `{space.name}` has no rule `{name}`; {remedy}")
+    assert isinstance(space, MutationRules)
+    return space.with_mutation(name)
 
 
 def learnt_prefix(trials: Trials, initial: int, every: int, growth: float = 0.0) -> int:

@@ -4,19 +4,31 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import ClassVar, Literal, Self
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import Field
 
 from bonas_core.determinism.randomness import Purpose, generator
-from bonas_core.methods.base import Proposal, initial_design
+from bonas_core.methods.base import Proposal, initial_design, with_mutation
 from bonas_core.methods.rounds import same_trials
 from bonas_core.methods.samplers.base import fresh_random
+from bonas_core.settings.method import MethodSettings, MutationRule
+from bonas_core.settings.predictor import PredictorSettings
 from bonas_core.spaces.base import Genotypes, Keys, SearchSpace
-from bonas_core.trials import Trials
+from bonas_core.trials import Objective, Trials
 
 Move = Literal["best", "first"]
+
+
+class LocalSearchSettings(MethodSettings):
+    """Local search."""
+
+    name: Literal["local-search"] = "local-search"
+    initial: int = Field(5, ge=2, le=100_000, description="random trials that start the search")
+    move: Move = Field("best", description="to the best of all neighbours, or to the first that is better")
+    mutation: MutationRule = None
 
 
 @dataclass(frozen=True)
@@ -46,11 +58,24 @@ class LocalSearch:
         move: `best`: when all neighbours are known, to the best of them; `first`: to the first that is better.
     """
 
+    Settings: ClassVar = LocalSearchSettings
+
     def __init__(self, space: SearchSpace, initial: int = 10, move: Move = "best") -> None:
         self.initial = initial
         self._space = space
         self._move = move
         self._reached: tuple[int, Trials, _Walk] | None = None
+
+    @classmethod
+    def from_settings(
+        cls,
+        settings: LocalSearchSettings,
+        space: SearchSpace,
+        objective: Objective,
+        predictor: PredictorSettings | None = None,
+    ) -> Self:
+        """Makes the search of a space, whose rule of mutation says what neighbours are."""
+        return cls(with_mutation(space, settings.mutation), settings.initial, settings.move)
 
     def propose(self, trials: Trials, count: int, seed: int) -> list[Proposal]:
         n = len(trials)

@@ -5,13 +5,16 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from bonas_core.determinism.threads import torch_threads
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
 
 _SMALL = 128  # units up to which an optimiser that takes all tensors at once is faster than one kernel a tensor
 _CHUNK = 4096  # rows predicted at a time: larger batches fall out of the processor's cache
@@ -55,6 +58,8 @@ class MLPEnsemble:
         Returns:
             weights and biases in turn, layer by layer: (E, in, out) and (E, 1, out).
         """
+        import torch
+
         generator = torch.Generator().manual_seed(seed)
         x, y = torch.from_numpy(features), torch.from_numpy(targets.astype(np.float32))
         E, n = self.members, len(x)
@@ -86,6 +91,8 @@ class MLPEnsemble:
     @torch_threads(1)
     def predict(self, weights: list[Tensor], features: NDArray[np.float32]) -> NDArray[np.float32]:
         """(E, m) what every member says of m rows, computed in the precision of the weights."""
+        import torch
+
         with torch.inference_mode():
             chunks = [
                 _forward(torch.from_numpy(features[begin : begin + _CHUNK]).to(weights[0].dtype), weights).float()
@@ -94,6 +101,8 @@ class MLPEnsemble:
         return torch.cat(chunks, dim=1).numpy() if chunks else np.zeros((self.members, 0), dtype=np.float32)
 
     def _initial(self, features: int, generator: torch.Generator) -> list[Tensor]:
+        import torch
+
         sizes = [features, *[self.width] * self.layers, 1]
         parameters = []
         for fan_in, fan_out in pairwise(sizes):
@@ -105,11 +114,15 @@ class MLPEnsemble:
 
 def bfloat16_is_fast() -> bool:
     """Whether this processor multiplies matrices of bfloat16 by itself; elsewhere they are slower than float32."""
+    import torch
+
     return bool(getattr(torch.cpu, "_is_avx512_bf16_supported", lambda: False)())
 
 
 def _forward(x: Tensor, parameters: list[Tensor]) -> Tensor:
     """Outputs (E, B) for inputs (B, F), or (E, B, F) where each member has its own."""
+    import torch
+
     h = x.expand(parameters[0].shape[0], -1, -1)
     for place in range(0, len(parameters), 2):
         h = torch.baddbmm(parameters[place + 1], h, parameters[place])

@@ -2,18 +2,77 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal, Self
+
 import numpy as np
+from pydantic import Field, model_validator
 
 from bonas_core.determinism.randomness import Purpose, generator
-from bonas_core.methods.base import Proposal, initial_design
+from bonas_core.methods.base import Proposal, initial_design, with_mutation
 from bonas_core.methods.samplers.base import fresh_random
 from bonas_core.methods.samplers.evolution import tournament_winners
-from bonas_core.spaces.base import Genotypes, SearchSpace, distinct
-from bonas_core.trials import Trials
+from bonas_core.settings.method import MethodSettings, MutationRule
+from bonas_core.settings.predictor import PredictorSettings
+from bonas_core.spaces.base import Genotypes, MutationRules, SearchSpace, distinct
+from bonas_core.trials import Objective, Trials
 
 _ATTEMPTS = 256  # mutants looked at before a collapsed population is left for a random cell
 
 _REDRAWS = 16
+
+
+@dataclass(frozen=True)
+class Published:
+    """Regularised evolution as it was published: in all versions the oldest dies and a child differs."""
+
+    population: int
+    tournament: int
+    replacement: bool
+    """Whether a trial may enter a tournament more than once."""
+    mutation: str | None
+    """The nearest rule of a space that has several."""
+
+
+PUBLISHED = {
+    # Real et al. (2019)
+    "real": Published(100, 25, True, "rewire"),
+    # curves of the NAS-Bench-101 paper
+    "nas-benchmarks": Published(100, 10, True, "add-remove"),
+    # notebook of the benchmark's own code
+    "nasbench-notebook": Published(50, 10, False, "flip"),
+    # White et al. (2021); each edge flips with chance 1/21 there, 1/7 here
+    "naszilla": Published(30, 10, True, "flip"),
+    # Dong & Yang (2020), on NAS-Bench-201: the operation of one edge
+    "autodl": Published(10, 3, True, None),
+}
+"""By the name of the preset."""
+
+
+class RegularisedEvolutionSettings(MethodSettings):
+    """Regularised evolution."""
+
+    name: Literal["regularised-evolution"] = "regularised-evolution"
+    preset: Literal["real", "nas-benchmarks", "nasbench-notebook", "naszilla", "autodl"] | None = Field(
+        None,
+        description="as it was published: fills in population and tournament, says how entrants are drawn, and sets "
+        "the rule of mutation where the space has it",
+    )
+    population: int = Field(30, ge=2, description="trials alive")
+    tournament: int = Field(10, ge=1, description="entrants of a tournament")
+    repeats: bool = Field(False, description="may evaluate a cell again")
+    mutation: MutationRule = None
+
+    by_recipe: ClassVar[frozenset[str]] = frozenset({"population", "tournament"})
+
+    @model_validator(mode="before")
+    @classmethod
+    def _fill(cls, tree: Any) -> Any:
+        published = PUBLISHED.get(str(tree.get("preset"))) if isinstance(tree, Mapping) else None
+        if published is None:
+            return tree
+        return {"population": published.population, "tournament": published.tournament, **tree}
 
 
 class RegularisedEvolution:
@@ -27,6 +86,8 @@ class RegularisedEvolution:
             ones are left alone all the same. Otherwise mutants are drawn until one is new.
         replacement: whether a trial may enter a tournament more than once.
     """
+
+    Settings: ClassVar = RegularisedEvolutionSettings
 
     def __init__(
         self,
@@ -42,6 +103,22 @@ class RegularisedEvolution:
         self._tournament = tournament
         self._repeats = repeats
         self._replacement = replacement
+
+    @classmethod
+    def from_settings(
+        cls,
+        settings: RegularisedEvolutionSettings,
+        space: SearchSpace,
+        objective: Objective,
+        predictor: PredictorSettings | None = None,
+    ) -> Self:
+        """Makes the search of a space, which a preset's rule of mutation mutates if it has it and no other is set."""
+        preset, rule = PUBLISHED.get(str(settings.preset)), settings.mutation
+        known = space.mutations if isinstance(space, MutationRules) else ()
+        if rule is None and preset is not None and preset.mutation in known:
+            rule = preset.mutation
+        replacement = preset is not None and preset.replacement
+        return cls(with_mutation(space, rule), settings.population, settings.tournament, settings.repeats, replacement)
 
     def propose(self, trials: Trials, count: int, seed: int) -> list[Proposal]:
         n = len(trials)

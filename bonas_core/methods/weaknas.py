@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING, ClassVar, Literal, Self
+
 import numpy as np
-import torch
 from numpy.typing import NDArray
+from pydantic import Field
 
 from bonas_core.determinism.randomness import Purpose, derived_seed, generator
 from bonas_core.methods.perceptrons import MLPEnsemble, bfloat16_is_fast
 from bonas_core.methods.rounds import Ranking, RoundStrategy
 from bonas_core.methods.samplers.base import fresh_random
+from bonas_core.settings.method import MethodSettings
+from bonas_core.settings.predictor import PredictorSettings
 from bonas_core.spaces.base import Genotypes, Keys, SearchSpace
 from bonas_core.spaces.encoding import GraphBatch
-from bonas_core.trials import Trials
+from bonas_core.trials import Objective, Trials
+
+if TYPE_CHECKING:
+    import torch
 
 PREDICTOR = MLPEnsemble(
     layers=4, width=1000, loss="mse", epochs=100, learning_rate=1e-3, batch_size=200, weight_decay=1e-4, patience=10
@@ -21,6 +28,15 @@ PREDICTOR = MLPEnsemble(
 
 _BLOCK = 65_536  # cells whose features are numbers at a time: for a whole space they take four times what bits take
 _MARGIN = 8  # times the cells that a round can be drawn from: as many are predicted in full precision
+
+
+class WeakNASSettings(MethodSettings):
+    """WeakNAS."""
+
+    name: Literal["weaknas"] = "weaknas"
+    initial: int = Field(5, ge=2, le=100_000, description="random trials that start the search")
+    retrain_every: int = Field(10, ge=1, description="trials of a round, between trainings of the perceptron")
+    pool: int = Field(1000, ge=1, le=10_000_000, description="cells that stand for a space that cannot be enumerated")
 
 
 class WeakNAS(RoundStrategy):
@@ -39,6 +55,8 @@ class WeakNAS(RoundStrategy):
         predictor: learns the scores.
     """
 
+    Settings: ClassVar = WeakNASSettings
+
     name = "weaknas"
 
     def __init__(
@@ -55,6 +73,17 @@ class WeakNAS(RoundStrategy):
         self._pool = pool
         self._predictor = predictor
         self._whole: tuple[Genotypes, Keys, NDArray[np.bool_]] | None = None
+
+    @classmethod
+    def from_settings(
+        cls,
+        settings: WeakNASSettings,
+        space: SearchSpace,
+        objective: Objective,
+        predictor: PredictorSettings | None = None,
+    ) -> Self:
+        """Makes the search of a space."""
+        return cls(space, settings.initial, settings.retrain_every, pool=settings.pool)
 
     def rank(self, trials: Trials, seed: int) -> Ranking:
         n = len(trials)

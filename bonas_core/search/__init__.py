@@ -1,18 +1,20 @@
-"""A search: ask a strategy, tell it the outcome, until the budget is spent."""
+"""A search: ask a strategy, tell it the outcome, until the budget is spent.
 
-from bonas_core.search.search import (
-    SearchLog,
-    Step,
-    StopRule,
+`SearchLog` is the state, and all of it: the trials so far. `next_step` says what is to be done about it. The plain
+driver `run` does that in a loop; an orchestrator does the same steps as tasks; `Search` leaves the loop to its user.
+"""
+
+from bonas_core.search.driver import run
+from bonas_core.search.evaluation import (
     evaluate,
     evaluate_with_retries,
     failed,
     is_out_of_memory,
-    next_step,
-    run,
     timed_out,
     training_folder,
 )
+from bonas_core.search.log import SearchLog
+from bonas_core.search.steps import Step, StopRule, next_step
 
 __all__ = [
     "SearchLog",

@@ -15,8 +15,10 @@ from __future__ import annotations
 import hashlib
 import re
 import sys
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping, Sequence
+from dataclasses import fields
+from datetime import datetime
+from typing import TYPE_CHECKING, Any, get_args, get_type_hints
 
 import numpy as np
 import pyarrow as pa
@@ -40,37 +42,29 @@ if TYPE_CHECKING:
     import pandas as pd
 
 SCHEMA_VERSION = 1
-_TIME = pa.timestamp("us", tz="UTC")
+_TYPES: dict[Any, pa.DataType] = {
+    int: pa.int64(),
+    float: pa.float64(),
+    str: pa.string(),
+    TrialState: pa.string(),
+    datetime: pa.timestamp("us", tz="UTC"),
+    Mapping[str, float]: pa.map_(pa.string(), pa.float64()),
+}
+_REQUIRED = ("trial", "round", "key", "architecture", "state")
+
+
+def _column(name: str, hint: Any) -> pa.Field:
+    """The column of a field of `Trial`, of a type or of that type or None."""
+    kind = hint if hint in _TYPES else next(kind for kind in get_args(hint) if kind in _TYPES)
+    return pa.field(name, _TYPES[kind], nullable=name not in _REQUIRED)
+
+
+_HINTS = get_type_hints(Trial)
 SCHEMA = pa.schema(
-    [
-        pa.field("trial", pa.int64(), nullable=False),
-        pa.field("round", pa.int64(), nullable=False),
-        pa.field("key", pa.string(), nullable=False),
-        pa.field("architecture", pa.string(), nullable=False),
-        pa.field("state", pa.string(), nullable=False),
-        pa.field("objective", pa.float64()),
-        pa.field("metrics", pa.map_(pa.string(), pa.float64())),
-        pa.field("sampler", pa.string()),
-        pa.field("acquisition", pa.float64()),
-        pa.field("predicted_mean", pa.float64()),
-        pa.field("predicted_std", pa.float64()),
-        pa.field("incumbent", pa.float64()),
-        pa.field("predictor_version", pa.string()),
-        pa.field("seed", pa.int64()),
-        pa.field("epochs", pa.int64()),
-        pa.field("params", pa.int64()),
-        pa.field("cost_s", pa.float64()),
-        pa.field("device", pa.string()),
-        pa.field("attempt", pa.int64()),
-        pa.field("error", pa.string()),
-        pa.field("surrogate_s", pa.float64()),
-        pa.field("proposed_at", _TIME),
-        pa.field("started_at", _TIME),
-        pa.field("finished_at", _TIME),
-        pa.field("images_per_second", pa.float64()),
-    ],
+    [_column(field.name, _HINTS[field.name]) for field in fields(Trial)],
     metadata={"bonas.history.schema_version": str(SCHEMA_VERSION)},
 )
+"""The fields of `Trial`, in their order."""
 
 _LATER = ("images_per_second",)  # columns that parts of older releases lack
 _COMPACT_AT = 200

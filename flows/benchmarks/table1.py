@@ -29,7 +29,6 @@ from bonas_core.methods.bonas.predictors.base import PredictorWeights
 from bonas_core.methods.bonas.predictors.fitting import NetworkPredictor
 from bonas_core.methods.bonas.predictors.losses import loss_weights
 from bonas_core.methods.bonas.targets import transform
-from bonas_core.registry import resolve
 from bonas_core.settings import Settings, TableSettings
 from bonas_core.spaces.base import SearchSpace
 from bonas_core.spaces.encoding import GraphBatch
@@ -98,7 +97,7 @@ class PredictionJob:
 
     def digest(self, fingerprint: str) -> str:
         """Equal for jobs that would give the same row."""
-        predictor = self.settings.predictor.model_dump(mode="json") if self.method != "trees" else _TREES
+        predictor = self.settings.tree()["predictor"] if self.method != "trees" else _TREES
         parts = [_VERSION, self.method, self.split, self.settings.space, predictor, fingerprint]
         return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
@@ -319,15 +318,16 @@ def _cells(tree: str) -> _Cells:
 def _fit_network(job: PredictionJob, cells: _Cells, trained: NDArray[np.intp], validated: NDArray[np.intp]) -> _Fitted:
     """Trains a network and keeps the weights of the epoch with the smallest squared error on the validation cells."""
     settings = job.settings.predictor
-    predictor = resolve("predictor", str(settings.kind))(cells.space, settings)
+    assert settings is not None
+    predictor = settings.build(cells.space)
     if not isinstance(predictor, NetworkPredictor):
         raise SettingsError(
             f"benchmark table1: predictor `{settings.kind}` cannot be watched while it trains; derive it from "
             "bonas_core.methods.bonas.predictors.fitting:NetworkPredictor"
         )
     scores = cells.scores[trained]
-    targets = transform(scores, str(settings.targets))
-    longest = int(settings.epochs or 0)
+    targets = transform(scores, settings.targets)
+    longest = settings.epochs
     every = max(1, round(longest / _CHECKS))
     best: dict[str, Any] = {"error": np.inf, "epoch": 0, "weights": None}
     done = 0
@@ -345,7 +345,7 @@ def _fit_network(job: PredictionJob, cells: _Cells, trained: NDArray[np.intp], v
         return bool(epoch - best["epoch"] >= max(every, _PATIENCE * longest))
 
     fractions = scores if cells.objective.is_fraction else (scores - scores.min()) / (np.ptp(scores) or 1.0)
-    importance = loss_weights(fractions, str(settings.loss))
+    importance = loss_weights(fractions, settings.loss)
     last = predictor.fit(cells.graphs[trained], targets.values, importance, job.split, watch=watch)
     weights = best["weights"] or last
     return _Fitted(lambda rows: targets.to_scores(predictor.predict(weights, cells.graphs[rows])), best["epoch"], done)

@@ -47,7 +47,7 @@ def transfer(plan: Plan) -> Results:
     for path, part in zip((small, large), parts.values(), strict=True):
         write_table(path, part)
     own = [*plan.overrides, f"evaluator.table={small}"]
-    uri = _pretrained(search_settings(preset, _PRETRAINING, 0, own), folder / "predictors")
+    uri = _pretrained(search_settings(preset, _PRETRAINING, 0, own), folder)
     warm = str(fetched_model(uri, settings.tracking.uri))
     study = Study(
         "Transfer, samples to the optimum of the 7-vertex cells",
@@ -93,7 +93,6 @@ def _parts(settings: Settings) -> dict[int, pa.Table]:
 def _pretrained(settings: Settings, folder: Path) -> str:
     """Trains a predictor on every cell of a table, unless it is in the folder, and registers it; returns its URI."""
     from tasks.mlflow_store.tracking import connect, register_predictor
-    from tasks.round import predictor_path, retrain_predictor
 
     problem = build(settings)
     strategy, evaluator = problem.strategy, problem.evaluator
@@ -109,6 +108,5 @@ def _pretrained(settings: Settings, folder: Path) -> str:
         np.ones(len(cells), dtype=bool),
         np.zeros(len(cells), dtype=bool),
     )
-    version, size = strategy.predictor_version(everything, 0), strategy.training_size(everything)
-    model = retrain_predictor.fn(problem, strategy, everything, 0, predictor_path(folder, size, version))
-    return register_predictor(connect(settings.tracking.uri), model, ALIAS)
+    strategy.retrain(everything, 0, folder)
+    return register_predictor(connect(settings.tracking.uri), strategy.fit_model(everything, 0), ALIAS)

@@ -77,9 +77,10 @@ def with_local_warm_start(folder: SearchFolder, settings: Settings) -> Settings:
     Raises:
         ModelError: a predictor that is named for a new search cannot be had.
     """
-    source = settings.predictor.warm_start
+    source = _warm_start(settings)
     if source is None:
         return settings
+    assert settings.predictor is not None
     path: Location = folder.warm_start
     if not path.is_file():
         path = fetched_model(source, settings.tracking.uri) if source.startswith("models:/") else store_folder(source)
@@ -89,9 +90,14 @@ def with_local_warm_start(folder: SearchFolder, settings: Settings) -> Settings:
 
 def keep_warm_start(folder: SearchFolder, problem: Problem) -> None:
     """Copies the predictor that trainings start from into the search: an alias may move, and a file go."""
-    source = problem.settings.predictor.warm_start
+    source = _warm_start(problem.settings)
     if source is not None and not folder.warm_start.is_file():
         write_whole(folder.warm_start, read_whole(store_folder(source), 1 << 30))
+
+
+def _warm_start(settings: Settings) -> str | None:
+    """The predictor that trainings start from, where the method has a predictor and one is named."""
+    return None if settings.predictor is None else settings.predictor.warm_start
 
 
 def fetched_model(uri: str, tracking_uri: str | None) -> Path:

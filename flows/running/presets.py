@@ -12,7 +12,7 @@ from typing import Any
 import data
 from bonas_core.errors import SettingsError
 from bonas_core.registry import names
-from bonas_core.settings import Settings, parse_settings, parse_yaml, with_override
+from bonas_core.settings import Settings, names_a_plugin, parse_settings, parse_yaml, with_override
 from bonas_core.storage.tensors import SUFFIX
 from tasks.home.workspace import home
 
@@ -66,7 +66,7 @@ def load_settings(
     """
     path = _find(source)
     tree: dict[str, Any] = parse_yaml(_read(path), source)
-    for assignment in overrides:
+    for assignment in sorted(overrides, key=names_a_plugin, reverse=True):
         tree = with_override(tree, assignment)
     if seed is not None:
         tree["seed"] = seed

@@ -2,31 +2,32 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
-from numpy.typing import NDArray
-from scipy.special import erfcx, ndtr
+from scipy.special import erfcx, log_ndtr, ndtr
 
-Vector = NDArray[np.float64]
+from bonas_core.methods.bonas.posterior import Posterior, Vector
 
 _LOG_SQRT_2PI = 0.5 * np.log(2 * np.pi)
 _SQRT_HALF_PI = np.sqrt(np.pi / 2)
+_KAPPA = 2.0  # deviations above the mean
 
 
-@dataclass(frozen=True)
-class Posterior:
-    """The predictive distribution of n scores, each a normal: all that an acquisition function sees."""
+class Acquisition(Protocol):
+    """What each of n candidates is worth evaluating for.
 
-    mean: Vector
-    """(n,)"""
-    variance: Vector
-    """(n,), positive: the observation noise included (paper Eq. 5)."""
+    A function of one's own with these arguments, named as `module:object` in `method.acquisition`, serves as well.
+    """
 
-    @property
-    def std(self) -> Vector:
-        """(n,) standard deviation."""
-        return np.sqrt(self.variance)
+    def __call__(self, posterior: Posterior, best: float, rng: np.random.Generator) -> Vector:
+        """(n,) the larger the better; only the order of the values counts.
+
+        Args:
+            posterior: predictive mean and variance of the candidates' scores, larger is better.
+            best: the score to improve upon.
+            rng: of a function that draws; equal generators give equal values.
+        """
 
 
 def expected_improvement(posterior: Posterior, best: float) -> Vector:
@@ -41,6 +42,7 @@ def expected_improvement(posterior: Posterior, best: float) -> Vector:
 
     Example:
         >>> import numpy as np
+        >>> from bonas_core.methods.bonas.posterior import Posterior
         >>> round(float(expected_improvement(Posterior(np.array([-0.5]), np.array([1.0])), best=0.0)[0]), 4)
         0.1978
     """
@@ -68,3 +70,28 @@ def log_expected_improvement(posterior: Posterior, best: float) -> Vector:
     )
     far = -0.5 * x**2 - _LOG_SQRT_2PI + bracket
     return np.asarray(np.where(gamma > -1, near, far) + np.log(posterior.std))
+
+
+def ei(posterior: Posterior, best: float, rng: np.random.Generator) -> Vector:
+    """Expected improvement, the paper's, as its logarithm."""
+    return log_expected_improvement(posterior, best)
+
+
+def ucb(posterior: Posterior, best: float, rng: np.random.Generator) -> Vector:
+    """Upper confidence bound mu + kappa sigma (Srinivas et al. 2010), two deviations above the mean."""
+    return np.asarray(posterior.mean + _KAPPA * posterior.std)
+
+
+def thompson(posterior: Posterior, best: float, rng: np.random.Generator) -> Vector:
+    """One draw of every score from its own normal distribution (independent Thompson sampling, White et al. 2021)."""
+    return np.asarray(rng.normal(posterior.mean, posterior.std))
+
+
+def mean(posterior: Posterior, best: float, rng: np.random.Generator) -> Vector:
+    """The predicted mean: no exploration at all."""
+    return posterior.mean
+
+
+def probability_of_improvement(posterior: Posterior, best: float, rng: np.random.Generator) -> Vector:
+    """The logarithm of P(score > best) = Phi((mu - best) / sigma) (Kushner 1964)."""
+    return np.asarray(log_ndtr((posterior.mean - best) / posterior.std))

@@ -8,20 +8,112 @@ two Gram matrices, n x n or M x M.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any, Protocol, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
-from bonas_core.methods.bonas.acquisition import Posterior
+from bonas_core.methods.bonas.evidence import MIN_NOISE, most_evident
+from bonas_core.methods.bonas.posterior import Posterior
+from bonas_core.settings.predictor import PredictorSettings
 
 Matrix = NDArray[np.float64]
 Vector = NDArray[np.float64]
 
-_LOG_RATIO = (-8.0, 10.0)  # range of log(rho * mean squared feature norm)
-MIN_NOISE = 1e-4
-"""Least noise, as a share of the targets' variance: an exact fit would let the evidence grow without bound."""
 _NEGLIGIBLE = 1e-13  # of the largest eigenvalue of a Gram matrix: rounding errors
+
+
+class FittedRegression(Protocol):
+    """A regression of scores on embeddings that has been fitted."""
+
+    def posterior(self, features: NDArray[np.floating], precision: type[np.floating] = np.float64) -> Posterior:
+        """Predictive mean and variance, the noise included, of new features (n, M).
+
+        Args:
+            features: of the architectures to predict.
+            precision: of the matrix products; float32 is twice as fast, and exact enough to rank candidates by.
+        """
+
+    def figures(self) -> dict[str, float]:
+        """What people are told of it, `log_evidence` among them."""
+
+    def described(self) -> dict[str, Any]:
+        """What a model file says of it beside its arrays, as JSON values."""
+
+    def arrays(self) -> dict[str, NDArray[Any]]:
+        """Its arrays, in the form in which they are stored."""
+
+
+class Regression(Protocol):
+    """What is fitted to embeddings and scores after every trial: what `method.regression` names.
+
+    One of one's own, named as `module:object`, is a class with `from_settings` or without arguments.
+    """
+
+    def fit(self, features: NDArray[np.floating], targets: Vector) -> FittedRegression:
+        """Fits n embeddings (n, M) to standardised scores (n,)."""
+
+    def restore(self, described: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]]) -> FittedRegression:
+        """A fitted regression as it was stored.
+
+        Raises:
+            ValueError: what was stored is no such regression.
+        """
+
+
+@dataclass(frozen=True)
+class LinearRegression:
+    """Bayesian linear regression, the paper's: see `fit` for its two settings."""
+
+    intercept: str = "centre"
+    min_noise: float = MIN_NOISE
+
+    @classmethod
+    def from_settings(cls, settings: PredictorSettings) -> Self:
+        """Makes the regression."""
+        return cls(settings.intercept, settings.min_noise)
+
+    def fit(self, features: NDArray[np.floating], targets: Vector) -> BayesianLinearRegression:
+        """Fits the regression, alpha and beta at the maximum of the evidence."""
+        return fit(features, targets, self.intercept, self.min_noise)
+
+    def restore(self, described: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]]) -> BayesianLinearRegression:
+        """A fitted regression as it was stored."""
+        names = ("offset", "weights", "basis", "shrinkage")
+        offset, weights, basis, shrinkage = (stored_array(arrays, name) for name in names)
+        alpha, beta, log_evidence = (stored_number(described, name) for name in ("alpha", "beta", "log_evidence"))
+        intercept = bool(described["intercept"])
+        columns = len(offset) + intercept
+        shapes = [weights.shape, basis.shape, shrinkage.shape]
+        if basis.ndim != 2 or shapes != [(columns,), (len(basis), columns), (len(basis),)]:
+            raise ValueError("the arrays of its regression do not belong together")
+        return BayesianLinearRegression(alpha, beta, log_evidence, offset, intercept, weights, basis, shrinkage)
+
+
+def stored_array(arrays: Mapping[str, NDArray[Any]], name: str) -> NDArray[Any]:
+    """An array of finite numbers out of a file.
+
+    Raises:
+        ValueError: there is none, or it holds something else.
+    """
+    array = arrays[name] if name in arrays else np.array(np.nan)
+    if not (np.issubdtype(array.dtype, np.floating) and np.isfinite(array).all()):
+        raise ValueError(f"not all of its numbers are finite (`{name}`)")
+    return array
+
+
+def stored_number(described: Mapping[str, Any], name: str) -> float:
+    """A number out of a file.
+
+    Raises:
+        ValueError: there is none.
+    """
+    value = described.get(name)
+    if not isinstance(value, float | int) or isinstance(value, bool):
+        raise ValueError(f"its regression is not one of numbers (`{name}`)")
+    return float(value)
 
 
 @dataclass(frozen=True)
@@ -53,15 +145,32 @@ class BayesianLinearRegression:
     shrinkage: Vector
     """(r,) rho s^2 / (rho s^2 + 1) for singular values s."""
 
+    def figures(self) -> dict[str, float]:
+        """The precisions of prior and noise, and the evidence."""
+        return {"alpha": self.alpha, "beta": self.beta, "log_evidence": self.log_evidence}
+
+    def described(self) -> dict[str, Any]:
+        """The same, and whether there is a constant among the features."""
+        return {**self.figures(), "intercept": self.intercept}
+
+    def arrays(self) -> dict[str, NDArray[Any]]:
+        """The arrays that predictions are made of."""
+        return {
+            "offset": self.offset,
+            "weights": self.weights,
+            "basis": self.basis,
+            "shrinkage": self.shrinkage,
+        }
+
     def posterior(
-        self, features: NDArray[np.floating], noise: bool = True, precision: type[np.floating] = np.float64
+        self, features: NDArray[np.floating], precision: type[np.floating] = np.float64, noise: bool = True
     ) -> Posterior:
         """Predictive mean m.phi and variance phi' S phi + 1/beta of new features (n, M).
 
         Args:
             features: of the architectures to predict.
-            noise: whether the variance has 1/beta in it.
             precision: of the matrix products; float32 is twice as fast, and exact enough to rank candidates by.
+            noise: whether the variance has 1/beta in it.
         """
         phi = self._design(features, precision)
         projected = phi @ self.basis.T.astype(precision)
@@ -108,34 +217,16 @@ def fit(
     constant = intercept == "constant"
     offset = np.zeros(raw.shape[1]) if constant else raw.mean(axis=0)
     phi = np.asarray(_design(raw, offset, constant), dtype=np.float64)
-    n = len(phi)
     U, s, basis = _decomposed(phi)
     eigenvalues, u = s**2, U.T @ targets
-    scale = max(float(eigenvalues.sum()) / n, 1e-12)  # mean squared feature norm
-    total = float(targets @ targets)
-    floor = min_noise * max(total / n, 1e-12)
-
-    def noise_and_evidence(log_rho: Vector) -> tuple[Vector, Vector]:
-        d = np.exp(log_rho)[:, None] * eigenvalues + 1
-        v = (np.sum(u**2 / d, axis=1) + total - u @ u) / n
-        v = np.maximum(v, floor)
-        # at its optimum v makes the quadratic term n/2; at the floor it is smaller
-        quadratic = 0.5 * (np.sum(u**2 / d, axis=1) + total - u @ u) / v
-        return v, -0.5 * n * np.log(2 * np.pi * v) - quadratic - 0.5 * np.log(d).sum(axis=1)
-
-    grid = np.linspace(*_LOG_RATIO, 73) - np.log(scale)
-    best = int(np.argmax(noise_and_evidence(grid)[1]))
-    step = grid[1] - grid[0]
-    fine = np.linspace(grid[best] - step, grid[best] + step, 41)
-    noise, evidence = noise_and_evidence(fine)
-    best = int(np.argmax(evidence))
-    rho, v = float(np.exp(fine[best])), float(noise[best])
+    found = most_evident(eigenvalues, u, targets, min_noise)
+    rho, v = found.ratio, found.noise
     shrinkage = rho * eigenvalues / (rho * eigenvalues + 1)
     weights = basis.T @ (u * rho * s / (rho * eigenvalues + 1))
     return BayesianLinearRegression(
         alpha=1 / (rho * v),
         beta=1 / v,
-        log_evidence=float(evidence[best]),
+        log_evidence=found.log_evidence,
         offset=offset,
         intercept=constant,
         weights=weights,

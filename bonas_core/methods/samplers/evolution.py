@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any, Self
 
 import numpy as np
 
@@ -25,6 +26,11 @@ class EvolutionSampler:
     random_fraction: float = 0.0
     """Share of the pool drawn at random instead."""
     name = "evolution"
+
+    @classmethod
+    def from_settings(cls, settings: Any) -> Self:
+        """Makes the sampler of a method that has a population."""
+        return cls(settings.population, settings.tournament, settings.random_fraction)
 
     def pool(self, space: SearchSpace, trials: Trials, size: int, rng: np.random.Generator) -> Pool:
         wanted = size - round(size * self.random_fraction)

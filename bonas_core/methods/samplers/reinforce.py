@@ -7,6 +7,7 @@ al. 2017), but rewards it with EI instead of accuracy: a thousand architectures 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any, Self
 
 import numpy as np
 import torch
@@ -23,11 +24,8 @@ _BOUND = 0.1  # initial weights are uniform within +- this
 _MEMORY = 0.95  # weight of the past in the baseline
 _WORST = -1.0  # reward of what cannot be proposed, in standard deviations of the others'
 
-_WEIGHT, _MEAN, _SQUARE = (
-    "weight/",
-    "mean/",
-    "square/",
-)  # a tensor of the controller, and Adam's moments of its gradient
+# a tensor of the controller, and Adam's moments of its gradient
+_WEIGHT, _MEAN, _SQUARE = "weight/", "mean/", "square/"
 _STEPS, _BASELINE = "steps", "baseline"
 
 
@@ -52,6 +50,11 @@ class ReinforceSampler:
     entropy: float = 1e-5
     """Weight of the entropy bonus."""
     name = "reinforce"
+
+    @classmethod
+    def from_settings(cls, settings: Any) -> Self:
+        """Makes the sampler of a method that has a controller."""
+        return cls(**settings.controller.model_dump())
 
     def check_space(self, space: SearchSpace) -> None:
         if not isinstance(space, ControlledSpace) or not space.decisions():

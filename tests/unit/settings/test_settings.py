@@ -5,13 +5,14 @@ import pytest
 import yaml
 
 from bonas_core.errors import SettingsError
+from bonas_core.methods.bonas.settings import PAPER
 from bonas_core.registry import names
 from bonas_core.settings import (
-    RECIPES,
     CustomEvaluatorSettings,
     Settings,
     TableSettings,
     TrainingSettings,
+    leaves,
     parse_settings,
     parse_yaml,
     with_override,
@@ -22,10 +23,9 @@ def parse(**tree: object) -> Settings:
     return parse_settings(tree, "test.yaml")
 
 
-@pytest.mark.parametrize("recipe", RECIPES)
-def test_a_recipe_fills_in_what_is_left_open(recipe: str):
-    settings = parse(method={"recipe": recipe})
-    for part, defaults in RECIPES[recipe].items():
+def test_the_recipe_of_the_paper_fills_in_what_is_left_open():
+    settings = parse(method={"recipe": "paper"})
+    for part, defaults in {"method": PAPER["method"], "predictor": PAPER["predictor"] | PAPER["gcn"]}.items():
         for name, value in defaults.items():
             assert getattr(getattr(settings, part), name) == value
 
@@ -49,28 +49,67 @@ def test_the_recipe_of_the_paper_is_that_of_the_paper():
     assert (network.epochs, network.learning_rate, network.batch_size, network.ensemble) == (100, 1e-3, 128, 1)
 
 
-@pytest.mark.parametrize("recipe", RECIPES)
+@pytest.mark.parametrize("recipe", ["best", "paper"])
 def test_what_is_given_stays_beside_a_recipe(recipe: str):
     settings = parse(method={"recipe": recipe, "pool": 7}, predictor={"width": 5, "epochs": 0})
     assert (settings.method.pool, settings.predictor.width, settings.predictor.epochs) == (7, 5, 0)
-    assert settings.predictor.layers == RECIPES[recipe]["predictor"]["layers"]
+    assert settings.predictor.layers == 4
 
 
 def test_a_recipe_fills_in_empty_fields_too():
     assert parse(predictor={"width": None}).predictor.width == 16
 
 
-def test_every_field_that_a_recipe_may_fill_is_filled():
-    for recipe in RECIPES:
-        tree = parse(method={"recipe": recipe}).tree()
-        assert all(tree[part][name] is not None for part, filled in RECIPES[recipe].items() for name in filled)
+@pytest.mark.parametrize("name", names("method"))
+def test_settings_are_complete_once_they_are_parsed(name: str):
+    settings = parse(method={"name": name})
+    open_ones = {leaf for leaf, value in leaves(settings.tree()) if value is None}
+    assert open_ones <= {
+        "evaluator.table", "evaluator.test", "method.mutation", "method.preset", "predictor", "predictor.warm_start",
+        "budget.hours", "budget.stop_at", "dispatch.trial_timeout", "dispatch.address", "store", "tracking.uri",
+        "tracking.experiment",
+    }  # fmt: skip
+    assert (settings.predictor is None) == (name != "bonas")
+
+
+@pytest.mark.parametrize(
+    ("name", "foreign"), [("random", "pool"), ("bonas", "preset"), ("local-search", "tournament"), ("weaknas", "move")]
+)
+def test_settings_of_another_method_are_refused(name: str, foreign: str):
+    with pytest.raises(SettingsError, match=rf"`method.{foreign}` is not a setting; use one of .*batch, .*name"):
+        parse(method={"name": name, foreign: 3})
+
+
+def test_a_method_without_a_predictor_refuses_settings_of_one():
+    with pytest.raises(SettingsError, match=r"`predictor`: method `random` has no predictor; leave this group out"):
+        parse(method={"name": "random"}, predictor={"width": 8})
+
+
+def test_reading_the_settings_of_a_method_of_ones_own_runs_no_code():
+    method = parse(method={"name": "nowhere:Nothing", "options": {"depth": 3}, "batch": 2}).method
+    assert (method.name, method.options, method.batch) == ("nowhere:Nothing", {"depth": 3}, 2)
+
+
+@pytest.mark.parametrize(
+    ("assignment", "left"),
+    [
+        ("method.name=random", {"method": {"name": "random"}}),
+        ("method.name=bonas", {"method": {"pool": 3, "name": "bonas"}, "predictor": {"width": 8}}),
+        ("predictor.kind=mlp", {"method": {"pool": 3}, "predictor": {"kind": "mlp"}}),
+    ],
+)
+def test_what_is_exchanged_by_an_override_takes_its_settings_along(assignment: str, left: dict):
+    tree = {"method": {"pool": 3}, "predictor": {"width": 8}}
+    assert with_override(tree, assignment) == left
+    assert tree == {"method": {"pool": 3}, "predictor": {"width": 8}}
 
 
 @pytest.mark.parametrize(("preset", "figures"), [("real", (100, 25)), ("autodl", (10, 3)), (None, (30, 10))])
 def test_a_preset_of_evolution_fills_in_population_and_tournament(preset: str | None, figures: tuple[int, int]):
-    method = parse(method={"preset": preset}).method
+    evolution = {"name": "regularised-evolution", "preset": preset}
+    method = parse(method=evolution).method
     assert (method.population, method.tournament) == figures
-    assert parse(method={"preset": preset, "population": 7}).method.population == 7
+    assert parse(method={**evolution, "population": 7}).method.population == 7
 
 
 def test_parsing_leaves_the_tree_alone():
@@ -96,10 +135,10 @@ def test_a_stored_tree_means_what_it_meant(tree: dict):
 
 
 def test_a_stored_tree_does_not_follow_a_change_of_the_recipe(monkeypatch):
-    stored = parse().tree()
-    monkeypatch.setitem(RECIPES, "best", {"method": {"pool": 1}, "predictor": {"width": 1, "layers": 1}})
+    stored = parse(method={"recipe": "paper"}).tree()
+    monkeypatch.setitem(PAPER["method"], "pool", 1)
     assert parse_settings(stored, "stored").tree() == stored
-    assert parse().method.pool == 1
+    assert parse(method={"recipe": "paper"}).method.pool == 1
 
 
 @pytest.mark.parametrize(
@@ -251,13 +290,6 @@ def test_a_faulty_override_is_told_in_one_line(assignment: str, fault: str):
     assert "\n" not in str(caught.value)
 
 
-def test_every_setting_of_the_method_and_predictor_that_is_not_plain_is_described():
-    undescribed = [
-        name for name, field in Settings.model_fields["method"].annotation.model_fields.items() if not field.description
-    ]
-    assert undescribed == []
-
-
 def test_numbers_in_scientific_notation_are_numbers(tmp_path: Path):
     # YAML 1.1 reads 1e-3 as text; the settings take it as the number that was meant
     tree = with_override({}, "predictor.learning_rate=1e-3")
@@ -266,10 +298,15 @@ def test_numbers_in_scientific_notation_are_numbers(tmp_path: Path):
 
 def test_every_setting_is_described_and_registered_names_are_offered():
     schema = Settings.model_json_schema()
-    for model in (schema, *schema["$defs"].values()):
+    methods, predictors = (schema["properties"][group]["anyOf"] for group in ("method", "predictor"))
+    for model in (schema, *schema["$defs"].values(), *methods, *predictors):
         for name, found in model["properties"].items():
-            described = found.get("description") or "const" in found or "$ref" in str(found)
+            described = found.get("description") or found.get("anyOf") or "const" in found or "$ref" in str(found)
             assert described, f"{model['title']}.{name}"
             assert "<" not in found.get("description", ""), f"{name}: forms read descriptions as Markdown"
     assert schema["properties"]["space"]["anyOf"][0]["enum"] == names("space")
-    assert schema["$defs"]["MethodSettings"]["properties"]["sampler"]["anyOf"][0]["enum"][-1] == "auto"
+    assert sorted(method["title"] for method in methods) == sorted([*names("method"), "your own"])
+    assert sorted(predictor["title"] for predictor in predictors) == sorted([*names("predictor"), "your own"])
+    assert methods[0]["title"] == "bonas"
+    assert methods[0]["properties"]["sampler"]["anyOf"][0]["enum"][-1] == "auto"
+    assert "default" not in methods[0]["properties"]["pool"]  # a form would send it back, whatever the recipe says

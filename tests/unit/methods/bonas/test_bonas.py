@@ -1,4 +1,4 @@
-from dataclasses import replace
+from dataclasses import fields, replace
 
 import numpy as np
 import pytest
@@ -12,7 +12,9 @@ from bonas_core.methods.base import Proposal, Strategy, initial_design, learnt_p
 from bonas_core.methods.bonas import regression
 from bonas_core.methods.bonas.acquisition import log_expected_improvement
 from bonas_core.methods.bonas.predictors.gcn import GCN
-from bonas_core.methods.bonas.strategy import Bonas, Embedded, FittedPredictor
+from bonas_core.methods.bonas.schedule import Schedule
+from bonas_core.methods.bonas.strategy import Bonas, Embedded
+from bonas_core.methods.bonas.surrogate import FittedPredictor, Learner
 from bonas_core.methods.bonas.targets import transform
 from bonas_core.methods.samplers import EvolutionSampler, ExhaustiveSampler, LearningSampler, RandomSampler, Sampler
 from bonas_core.methods.samplers.base import Pool
@@ -32,7 +34,12 @@ QUICK = GCN(layers=2, width=8, epochs=8, learning_rate=1e-2, initialisation="he"
 
 def strategy(space: SearchSpace = SPACE, sampler: Sampler | LearningSampler | None = None, **options) -> Bonas:
     options = {"pool": 60, "initial": 6, "retrain_every": 4, **options}
-    return Bonas(space, QUICK, sampler or RandomSampler(), **options)
+
+    def taken(part: type) -> dict:
+        return {field.name: options.pop(field.name) for field in fields(part) if field.name in options}
+
+    schedule, learner = Schedule(**taken(Schedule)), Learner(space, QUICK, **taken(Learner))
+    return Bonas(learner, sampler or RandomSampler(), schedule=schedule, **options)
 
 
 def worth(genotypes: Genotypes) -> np.ndarray:
@@ -57,7 +64,7 @@ def in_flight(trials: Trials, rows: list[int]) -> Trials:
 
 def step_of(bonas: Bonas, trials: Trials) -> tuple[Pool, FittedPredictor, Embedded]:
     pool, fitted = bonas.sample_pool(trials, 0), bonas.fit_predictor(trials, 0)
-    return pool, fitted, bonas.embed(trials, pool, fitted)
+    return pool, fitted, bonas.embed(trials, pool, fitted, 0)
 
 
 def figures(proposals: list[Proposal]) -> list[tuple]:
@@ -227,7 +234,7 @@ def test_the_candidate_of_largest_expected_improvement_is_picked():
     bonas = strategy()
     pool = bonas.sample_pool(trials, 0)
     fitted = bonas.fit_predictor(trials, 0)
-    embedded = bonas.embed(trials, pool, fitted)
+    embedded = bonas.embed(trials, pool, fitted, 0)
     targets = transform(trials.scores, "standardise").values
     posterior = regression.fit(embedded.trials, targets, "constant").posterior(embedded.candidates)
     values = log_expected_improvement(posterior, targets.max())
@@ -252,7 +259,7 @@ def test_ties_are_broken_at_random():
     trials = some_trials(12)
     bonas = strategy()
     pool, fitted = bonas.sample_pool(trials, 0), bonas.fit_predictor(trials, 0)
-    embedded = bonas.embed(trials, pool, fitted)
+    embedded = bonas.embed(trials, pool, fitted, 0)
     same = replace(embedded, candidates=np.repeat(embedded.candidates[:1], len(embedded.candidates), axis=0))
     picks = {bonas.select(trials, same, fitted, 1, seed)[0].genotype.tobytes() for seed in range(20)}
     assert len(picks) > 10

@@ -6,12 +6,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from enum import StrEnum
-from typing import Any
-
-import numpy as np
-from numpy.typing import NDArray
-
-from bonas_core.spaces.base import Genotypes, Keys
 
 
 class TrialState(StrEnum):
@@ -81,69 +75,3 @@ class Trial:
 
 TIME_COLUMNS = ("cost_s", "images_per_second", "surrogate_s", "proposed_at", "started_at", "finished_at")
 """Columns that say how long, how fast, when: all others are equal between a resumed search and an uninterrupted one."""
-
-
-@dataclass(frozen=True)
-class Trials:
-    """What a strategy may know of n trials, in the order of their numbers (row i is trial i)."""
-
-    genotypes: Genotypes
-    """(n, genes)"""
-    keys: Keys
-    """(n,)"""
-    scores: NDArray[np.float64]
-    """(n,) larger is better; NaN where there is none. See `Objective.score`."""
-    finished: NDArray[np.bool_]
-    """(n,)"""
-    diverged: NDArray[np.bool_]
-    """(n,)"""
-
-    def __len__(self) -> int:
-        return len(self.keys)
-
-    def first(self, count: int) -> Trials:
-        """The trials with numbers below `count`."""
-        return Trials(*(column[:count] for column in self.columns()))
-
-    def observed(self) -> tuple[NDArray[np.intp], NDArray[np.float64]]:
-        """Rows that count as observations, and their scores: DONE, and DIVERGED as the worst of them."""
-        rows = np.flatnonzero(~np.isnan(self.scores) | self.diverged)
-        scores = self.scores[rows]
-        if self.diverged.any():
-            done = scores[~np.isnan(scores)]
-            scores = np.where(np.isnan(scores), done.min() if len(done) else 0.0, scores)
-        return rows, scores
-
-    def columns(self) -> tuple[NDArray[Any], ...]:
-        """The columns in the order of the fields."""
-        return self.genotypes, self.keys, self.scores, self.finished, self.diverged
-
-
-@dataclass(frozen=True)
-class Objective:
-    """How an evaluator's figure becomes a score: larger is better, and a fraction where the unit says so."""
-
-    name: str
-    unit: str = "fraction"
-    direction: str = "maximise"
-
-    @property
-    def is_fraction(self) -> bool:
-        """Whether scores lie in [0, 1]."""
-        return self.unit in ("percent", "fraction") and self.direction == "maximise"
-
-    def score(self, objective: float) -> float:
-        """Score of an objective in the evaluator's unit."""
-        return objective * self._factor
-
-    def objective(self, score: float) -> float:
-        """Objective, in the evaluator's unit, of a score."""
-        return score / self._factor
-
-    def better(self, objective: float, other: float) -> bool:
-        """Whether the first is the better objective."""
-        return self.score(objective) > self.score(other)
-
-    @property
-    def _factor(self) -> float:
-        return (0.01 if self.unit == "percent" else 1.0) * (1 if self.direction == "maximise" else -1)
