@@ -1,6 +1,6 @@
 """Reports for people: the numbers of a search, its figures, and one self-contained HTML page with both.
 
-Importing this package does not import matplotlib; writing a report does.
+Importing this package imports neither matplotlib nor Jinja; writing a report does.
 """
 
 from bonas_core.report.analysis import Correlation, Summary, honest_correlation, summary

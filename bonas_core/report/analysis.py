@@ -24,14 +24,14 @@ _NEGLIGIBLE = 1e-20  # probability
 
 @dataclass(frozen=True)
 class Scale:
-    """How objectives are shown: multiplied by a factor, with a unit behind; fractions become percent."""
+    """Factor and unit with which objectives are shown; fractions become percent."""
 
     factor: float
     unit: str
 
     @staticmethod
     def of(objective: Objective) -> Scale:
-        """The scale of an objective."""
+        """Chooses the scale of an objective."""
         return {"percent": Scale(1.0, "%"), "fraction": Scale(100.0, "%")}.get(
             objective.unit, Scale(1.0, objective.unit)
         )
@@ -39,19 +39,19 @@ class Scale:
 
 @dataclass(frozen=True)
 class Predictions:
-    """What was predicted before n trials ran, and what they came to."""
+    """Predictions made before n trials ran, with the objectives of those trials."""
 
     actual: Vector
-    """(n,)"""
+    """Objectives, (n,)."""
     mean: Vector
-    """(n,)"""
+    """Predicted means, (n,)."""
     std: Vector
-    """(n,); 0 where it is not known."""
+    """Predicted standard deviations, (n,); 0 where one is not known."""
 
 
 @dataclass(frozen=True)
 class Correlation:
-    """How well n predictions agree with what came of them; None where that is not defined."""
+    """Agreement of n predictions with the objectives; a correlation is None where it is not defined."""
 
     spearman: float | None
     pearson: float | None
@@ -76,11 +76,11 @@ class Summary:
     surrogate_s: float
     """Seconds spent on choosing trials."""
     evaluation_s: float
-    """Seconds spent on evaluating them, as far as trials recorded it."""
+    """Seconds spent on evaluating trials, as far as they recorded it."""
     honest_correlation: float | None
     """Rank correlation (Spearman) of objectives with what was predicted before the trials ran."""
     honest_trials: int
-    """Number of trials behind it."""
+    """Number of trials behind the correlation."""
 
 
 def summary(trials: Sequence[Trial], objective: Objective) -> Summary:
@@ -155,9 +155,9 @@ class Progress:
     """The best of a search after each of its n evaluations."""
 
     best: Vector
-    """(n,) best objective; NaN before the first."""
+    """Best objective, (n,); NaN before the first."""
     test: Vector
-    """(n,) test metric of the trial that was best; NaN where there is none."""
+    """Test metric of the trial that was best, (n,); NaN where there is none."""
     initial: int
     """Evaluations of the initial design."""
 

@@ -17,14 +17,14 @@ CELL_PICTURE, CURVE_PICTURE = "cell.png", "curve.png"
 
 @dataclass(frozen=True)
 class Facts:
-    """What a card says beside what the network itself knows."""
+    """Facts of a model card that the network itself does not know."""
 
     title: str
     origin: str
-    """Where the cell comes from."""
+    """Origin of the cell."""
     size: NetworkSize
     images: tuple[int, int, int]
-    """Trained on, held out, tested with."""
+    """Numbers of images: trained on, held out, tested with."""
     epochs: int
     seed: int
     device: str
@@ -36,7 +36,7 @@ class Facts:
 
 
 def model_card(network: TrainedNetwork, facts: Facts) -> str:
-    """The card as Markdown."""
+    """Writes the card of a network as Markdown."""
     trained_on, held_out, tested = facts.images
     C, H, W = network.image
     rows = {

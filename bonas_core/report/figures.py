@@ -62,17 +62,17 @@ def best_so_far(
     optimum: float | None,
     description: str,
 ) -> str:
-    """The best objective after every evaluation, and that of random search.
+    """Draws the best objective after every evaluation beside that of random search.
 
     Args:
-        progress: of the search.
+        progress: best objective of the search after every evaluation.
         scale: how objectives are shown.
         direction: `maximise` or `minimise`.
         random: the distribution of random search, where there is one.
         random_label: says where it comes from.
         others: best objectives so far of stored random searches.
-        others_mean: their mean, where it is to be shown.
-        optimum: the best of all, where known.
+        others_mean: mean of the stored random searches, where it is to be shown.
+        optimum: best objective of all architectures, where known.
         description: what the figure shows, in words.
     """
 
@@ -157,7 +157,7 @@ def _frame_of_curves(
 
 
 def predicted_against_actual(predictions: Predictions, scale: Scale, description: str) -> str:
-    """Every prediction made before its trial ran, over what the trial came to."""
+    """Draws every prediction that was made before its trial ran over the objective of that trial."""
 
     def draw() -> Figure:
         figure = Figure(figsize=(5.4, 5.1), layout="constrained")
@@ -205,17 +205,17 @@ _COLUMN, _ROW, _HEIGHT = 0.62, 0.56, 0.32  # inches: gap between columns, distan
 
 
 def cell(architecture: Architecture, vocabulary: Sequence[str], description: str) -> str:
-    """An architecture as a graph from left to right; `none` operations and what they feed are dim."""
+    """Draws an architecture as a graph from left to right; `none` operations and what they feed are dim."""
     return _svg("cell", description, _cell_figure(architecture, vocabulary))
 
 
 def cell_image(architecture: Architecture, vocabulary: Sequence[str]) -> bytes:
-    """The same as PNG."""
+    """Draws an architecture as `cell` does, as PNG."""
     return _png(_cell_figure(architecture, vocabulary))
 
 
 def training_curve(curve: Mapping[int, Mapping[str, float]]) -> bytes:
-    """Losses, and accuracy where images were held out, after every epoch, as PNG.
+    """Draws losses, and accuracy where images were held out, after every epoch, as PNG.
 
     Args:
         curve: by epoch, the figures that a training reports as its progress.

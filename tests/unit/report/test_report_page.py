@@ -287,6 +287,29 @@ def test_hostile_text_appears_as_text_wherever_it_comes_from(tmp_path: Path) -> 
     assert page.text.count("<script>alert(1)</script>") > 15
 
 
+@pytest.mark.parametrize("text", ["<script>alert(1)</script>", "{{ 7*7 }}", "{% include 'page.css' %}", "{# gone #}"])
+def test_markup_and_template_syntax_are_shown_and_not_followed(tmp_path: Path, text: str) -> None:
+    trials = [
+        *(trial.with_changes(architecture=text, sampler=f"sampler {text}") for trial in searched(8)),
+        Trial(8, 8, text, text, FAILED, error=f"error {text}"),
+    ]
+    page = report(
+        tmp_path,
+        trials,
+        title=f"title {text}",
+        objective=Objective(f"accuracy {text}", f"unit {text}", "maximise"),
+        space=hostile_space(),
+        settings={f"group {text}": {f"name {text}": f"value {text}"}, "seed": text},
+        versions={f"package {text}": f"version {text}"},
+        state=f"state {text}",
+    )
+    places = ["title", "state", "accuracy", "unit", "sampler", "error", "group", "name", "value", "package", "version"]
+    assert [place for place in places if f"{place} {text}" not in page.text] == []
+    assert page.text.count(text) > len(places) + len(trials)  # every architecture of the leaderboard too
+    assert page.named("script") == []
+    assert page.source.count("box-sizing") == 1  # the style, once
+
+
 def test_a_page_refers_to_nothing_outside_itself_and_to_nothing_missing(tmp_path: Path) -> None:
     trials = searched(3000)
     page = report(tmp_path, trials, population=[trial.objective or 0.0 for trial in trials])
@@ -341,12 +364,14 @@ def test_percentages_have_as_many_decimals_as_tell_the_leaders_apart(tmp_path: P
     assert best_of(91.50001, 91.50002) == "91.5000"
 
 
-def test_importing_loads_no_matplotlib_and_writing_no_pyplot_nor_any_orchestration(tmp_path: Path) -> None:
+def test_importing_loads_neither_matplotlib_nor_jinja_and_writing_no_pyplot_nor_any_orchestration(
+    tmp_path: Path,
+) -> None:
     code = """
 import sys
 from pathlib import Path
 from bonas_core.report import write_report
-print("matplotlib" in sys.modules)
+print(*(name in sys.modules for name in ("matplotlib", "jinja2")))
 from bonas_core.spaces.nasbench201 import NASBench201
 from bonas_core.trials import Objective, Trial, TrialState
 text = "|none~0|+|none~0|none~1|+|none~0|none~1|none~2|"
@@ -357,4 +382,4 @@ print("matplotlib" in sys.modules, *(name in sys.modules for name in ("matplotli
 """
     file = tmp_path / "report.html"
     ended = subprocess.run([sys.executable, "-c", code, str(file)], capture_output=True, text=True, check=True)
-    assert ended.stdout.split() == ["False", "True", "False", "False", "False"]
+    assert ended.stdout.split() == ["False", "False", "True", "False", "False", "False"]
