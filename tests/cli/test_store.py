@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 
 from bonas_core.build import build
-from bonas_core.methods.bonas.model import FILE_NAME, fit_model
+from bonas_core.methods.bonas.model import FILE_NAME
 from bonas_core.methods.samplers.state import SamplerState
 from bonas_core.search import run
 from bonas_core.settings import parse_settings
@@ -45,7 +45,7 @@ def template() -> Path:
         below.mkdir(parents=True)
     folder.write(manifest(problem, settings, "uid", {}))
     log = run(problem, TrialHistory(folder.trials))
-    fit_model(problem, problem.strategy, log.trials, 0).write(folder.predictors / "000005-abc" / FILE_NAME)
+    problem.strategy.fit_model(log.trials, 0).write(folder.predictors / "000005-abc" / FILE_NAME)
     SamplerState("v", 5, {}).write(folder.samplers / "000005-v.safetensors")
     return folder.path
 

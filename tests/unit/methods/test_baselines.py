@@ -1,9 +1,9 @@
 import numpy as np
 import pytest
 
+from bonas_core.methods.base import Strategy, initial_design
 from bonas_core.methods.random_search import RandomSearch
 from bonas_core.methods.regularised_evolution import RegularisedEvolution
-from bonas_core.methods.base import Strategy, initial_design
 from bonas_core.spaces.base import Genotypes, SearchSpace
 from bonas_core.spaces.nasbench201 import NASBench201
 from bonas_core.spaces.pool import PoolSpace

@@ -4,8 +4,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from test_baselines import trials_of
 
-from bonas_core.methods.local_search import LocalSearch
 from bonas_core.methods.base import initial_design
+from bonas_core.methods.local_search import LocalSearch
 from bonas_core.spaces.nasbench201 import NASBench201
 from bonas_core.spaces.pool import PoolSpace
 from bonas_core.trials import Trials

@@ -13,7 +13,7 @@ from holder import holding
 
 from bonas_core.errors import SearchLockedError, StoreError
 from bonas_core.evaluators.base import EvaluationContext, Outcome
-from bonas_core.methods.bonas.model import fit_model, read_model
+from bonas_core.methods.bonas.model import read_model
 from bonas_core.methods.samplers.state import SamplerState, read_state
 from bonas_core.search import run
 from bonas_core.storage import (
@@ -125,7 +125,7 @@ def test_a_damaged_part_is_set_aside_and_its_trial_done_again(store: str):
 def test_predictors_and_states_of_samplers_are_kept(store: str):
     folder, problem = folder_in(store), toy_problem(8, **SEARCH)
     log = run(problem)
-    model = fit_model(problem, problem.strategy, log.trials, 0)
+    model = problem.strategy.fit_model(log.trials, 0)
     model.write(folder / "predictor.safetensors")
     again = read_model(folder / "predictor.safetensors")
     assert again.fitted.version == model.fitted.version

@@ -1,4 +1,5 @@
 from dataclasses import fields, replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -7,8 +8,7 @@ from hypothesis import strategies as st
 from threadpoolctl import threadpool_limits
 
 from bonas_core.evaluators.base import EvaluationContext, Outcome
-from bonas_core.methods.random_search import RandomSearch
-from bonas_core.methods.base import Proposal, Strategy, initial_design, learnt_prefix
+from bonas_core.methods.base import Proposal, Stage, StagedStrategy, Strategy, carry_out, initial_design, learnt_prefix
 from bonas_core.methods.bonas import regression
 from bonas_core.methods.bonas.acquisition import log_expected_improvement
 from bonas_core.methods.bonas.predictors.gcn import GCN
@@ -16,10 +16,12 @@ from bonas_core.methods.bonas.schedule import Schedule
 from bonas_core.methods.bonas.strategy import Bonas, Embedded
 from bonas_core.methods.bonas.surrogate import FittedPredictor, Learner
 from bonas_core.methods.bonas.targets import transform
+from bonas_core.methods.random_search import RandomSearch
 from bonas_core.methods.samplers import EvolutionSampler, ExhaustiveSampler, LearningSampler, RandomSampler, Sampler
 from bonas_core.methods.samplers.base import Pool
 from bonas_core.methods.samplers.reinforce import ReinforceSampler
 from bonas_core.methods.samplers.state import SamplerState
+from bonas_core.registry import names
 from bonas_core.search import run
 from bonas_core.spaces.architecture import Architecture
 from bonas_core.spaces.base import Genotypes, Keys, SearchSpace
@@ -65,6 +67,18 @@ def in_flight(trials: Trials, rows: list[int]) -> Trials:
 def step_of(bonas: Bonas, trials: Trials) -> tuple[Pool, FittedPredictor, Embedded]:
     pool, fitted = bonas.sample_pool(trials, 0), bonas.fit_predictor(trials, 0)
     return pool, fitted, bonas.embed(trials, pool, fitted, 0)
+
+
+def stages_of(bonas: Bonas, trials: Trials, folder: Path | None = None) -> list[str]:
+    """Titles of the stages of a proposal, which are carried out."""
+    titles = []
+
+    def run(stage: Stage) -> object:
+        titles.append(str(stage))
+        return stage.run()
+
+    carry_out(bonas.stages(trials, 1, 0, folder), run)
+    return titles
 
 
 def figures(proposals: list[Proposal]) -> list[tuple]:
@@ -164,7 +178,9 @@ def test_the_predictor_is_retrained_every_few_trials_and_not_in_between():
     bonas = strategy(initial=6, retrain_every=4)
     everything = some_trials(20)
     versions = {n: bonas.fit_predictor(everything.first(n), 0).version for n in range(6, 20)}
-    assert [bonas.training_size(everything.first(n)) for n in range(6, 20)] == [6] * 4 + [10] * 4 + [14] * 4 + [18] * 2
+    assert [bonas.schedule.training_size(everything.first(n)) for n in range(6, 20)] == [6] * 4 + [10] * 4 + [
+        14
+    ] * 4 + [18] * 2
     groups = [{versions[n] for n in range(begin, min(begin + 4, 20))} for begin in (6, 10, 14, 18)]
     assert all(len(group) == 1 for group in groups)
     assert len(set.union(*groups)) == 4
@@ -193,7 +209,7 @@ def test_a_predictor_learns_again_when_there_is_enough_that_is_new(finished: int
 
 def test_predictors_of_long_searches_are_retrained_less_often():
     bonas = strategy(initial=6, retrain_every=4, retrain_growth=0.5)
-    sizes = [bonas.training_size(some_trials(40).first(n)) for n in range(6, 41)]
+    sizes = [bonas.schedule.training_size(some_trials(40).first(n)) for n in range(6, 41)]
     assert sorted(set(sizes)) == [6, 10, 15, 22, 33]
     assert sizes == sorted(sizes)
 
@@ -545,8 +561,8 @@ def test_a_sampler_learns_nothing_before_there_is_anything_to_learn_from():
 
 
 def test_samplers_that_learn_nothing_have_no_state():
-    assert not strategy().sampler_learns
-    assert strategy(sampler=TINY).sampler_learns
+    assert "update sampler" not in stages_of(strategy(), some_trials(12))
+    assert "update sampler" in stages_of(strategy(sampler=TINY), some_trials(12))
 
 
 def test_what_was_embedded_before_changes_no_proposal(monkeypatch: pytest.MonkeyPatch):
@@ -569,3 +585,64 @@ def test_what_was_embedded_before_changes_no_proposal(monkeypatch: pytest.Monkey
     assert figures(grown.propose(some_trials(20), 1, 0)) == figures(
         strategy(retrain_every=40).propose(some_trials(20), 1, 0)
     )
+
+
+def test_a_proposal_comes_about_in_stages():
+    bonas = strategy(initial=6, retrain_every=4)
+    assert isinstance(bonas, StagedStrategy)
+    assert stages_of(bonas, some_trials(3)) == ["propose"]
+    choosing = ["sample pool", "embed", "score EI"]
+    assert stages_of(bonas, some_trials(7)) == ["retrain predictor on 6 trials", *choosing]
+    assert stages_of(bonas, some_trials(8)) == choosing
+    assert stages_of(bonas, some_trials(10)) == ["retrain predictor on 10 trials", *choosing]
+
+
+def test_stages_that_an_orchestrator_carries_out_give_the_same_proposals():
+    trials = some_trials(12)
+    seen: list[str] = []
+
+    def run(stage: Stage) -> object:
+        seen.append(stage.name)
+        return stage.run()
+
+    proposals = carry_out(strategy().stages(trials, 3, 5), run)
+    assert figures(proposals) == figures(strategy().propose(trials, 3, 5))
+    assert seen == ["retrain predictor", "sample pool", "embed", "score EI"]
+
+
+def test_what_is_learnt_is_kept_in_a_folder_and_taken_up_from_it(tmp_path: Path, monkeypatch):
+    problem = toy_problem(20, method={"sampler": "reinforce", "controller": {"units": 6, "samples": 40}})
+    trials = some_trials(14)
+    first = figures(carry_out(problem.strategy.stages(trials, 1, 0, tmp_path)))
+    predictors, states = list(tmp_path.glob("predictors/*/*")), list(tmp_path.glob("samplers/*"))
+    assert (len(predictors), len(states)) == (1, 1)
+    again = toy_problem(20, method={"sampler": "reinforce", "controller": {"units": 6, "samples": 40}}).strategy
+    monkeypatch.setattr(Learner, "fit_predictor", None)  # nothing is to be trained
+    monkeypatch.setattr(ReinforceSampler, "update", None)
+    assert figures(carry_out(again.stages(trials, 1, 0, tmp_path))) == first
+
+
+@pytest.mark.parametrize("name", names("acquisition"))
+@pytest.mark.parametrize("regression_name", names("regression"))
+def test_every_acquisition_function_and_regression_can_be_exchanged(name: str, regression_name: str):
+    trials = some_trials(20)
+    strategies = [
+        toy_problem(30, method={"acquisition": name, "regression": regression_name}).strategy for _ in range(2)
+    ]
+    both = [figures(one.propose(trials, 2, 0)) for one in strategies]
+    assert both[0] == both[1]
+    assert len({row[:6] for row in both[0]}) == 2
+    assert all(np.isfinite(row[-4]) for row in both[0])
+
+
+def test_an_acquisition_function_of_ones_own_decides():
+    def wants_certainty(posterior, best, rng):
+        return -posterior.variance
+
+    trials = some_trials(20)
+    own = strategy(acquisition=wants_certainty)
+    pool, fitted, embedded = step_of(own, trials)
+    surrogate = own.fit_surrogate(trials, embedded.trials)
+    variance = surrogate.regression.posterior(embedded.candidates, precision=np.float32).variance
+    proposal = own.propose(trials, 1, 0)[0]
+    np.testing.assert_array_equal(proposal.genotype, pool.genotypes[variance.argmin()])

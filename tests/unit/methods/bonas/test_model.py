@@ -8,7 +8,7 @@ from safetensors import safe_open
 from safetensors.numpy import save_file
 
 from bonas_core.errors import ModelError
-from bonas_core.methods.bonas.model import PredictorModel, fit_model, read_model
+from bonas_core.methods.bonas.model import PredictorModel, read_model
 from bonas_core.methods.bonas.strategy import Bonas
 from bonas_core.search import SearchLog, run
 from bonas_core.spaces.nasbench201 import NASBench201
@@ -45,7 +45,7 @@ def fitted(evaluator: str = "bonas_core.testing:ToyEvaluator", **predictor) -> t
     log = run(problem)
     strategy = problem.strategy
     assert isinstance(strategy, Bonas)
-    return fit_model(problem, strategy, log.trials, 0), log
+    return strategy.fit_model(log.trials, 0), log
 
 
 @pytest.fixture(scope="module")

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from bonas_core.errors import SettingsError
-from bonas_core.methods.bonas.model import fit_model, read_model
+from bonas_core.methods.bonas.model import read_model
 from bonas_core.methods.bonas.predictors.lstm import LSTM
 from bonas_core.methods.bonas.predictors.mlp import MLP
 from bonas_core.methods.bonas.strategy import Bonas
@@ -82,7 +82,7 @@ def test_a_search_with_it_replays_and_its_model_predicts_the_same_when_read_back
     log = run(problem)
     assert timeless(log.rows) == timeless(run(toy_problem(14, method=method, predictor=SMALL[kind])).rows)
     assert isinstance(problem.strategy, Bonas)
-    model = fit_model(problem, problem.strategy, log.trials, 0)
+    model = problem.strategy.fit_model(log.trials, 0)
     model.write(tmp_path / "model")
     cells = SPACE.enumerate()[::100]
     again = read_model(tmp_path / "model")
