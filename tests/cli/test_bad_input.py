@@ -15,7 +15,7 @@ from bonas_core.spaces.nasbench201 import NASBench201
 from bonas_core.storage import single_writer
 from flows.command.cli import _exit_code
 from flows.running.opening import manifest
-from tasks.home.workspace import SearchFolder
+from tasks.home.search_folder import SearchFolder
 
 CELL = "|nor_conv_3x3~0|+|none~0|skip_connect~1|+|nor_conv_1x1~0|avg_pool_3x3~1|nor_conv_3x3~2|"
 
