@@ -27,7 +27,7 @@ from bonas_core.storage import make_folder
 _SHAPE = (3, 32, 32)
 _PIXELS = int(np.prod(_SHAPE))
 _ENCODED = ("png", "jpeg", "image")
-"""Columns that may hold encoded images."""
+"""Names of columns that may hold encoded images."""
 _EXACT = ("official", "png")
 """Kinds of source whose pixels are the published ones; the others are named in results."""
 
@@ -37,7 +37,7 @@ Part = tuple[NDArray[np.uint8], NDArray[np.uint8]]
 
 @dataclass(frozen=True)
 class Cifar:
-    """One of the two data sets, and how its official files are laid out."""
+    """Description of one of the two data sets, and of how its official files are laid out."""
 
     title: str
     name: str
@@ -47,7 +47,7 @@ class Cifar:
     archive: str
     """Name of the official binary archive."""
     md5: str
-    """Of the archive, as its page gives it."""
+    """MD5 of the archive, as its page gives it."""
     train_files: Mapping[str, int]
     """Numbers of images in the files of the training set, by name."""
     test_files: Mapping[str, int]
@@ -139,7 +139,7 @@ def _from_official(cifar: Cifar, source: Path) -> tuple[str, Part, Part]:
 
 
 def _unpacked(cifar: Cifar, source: Path) -> dict[str, bytes]:
-    """Contents of the official files that there are in an archive or a folder, by name."""
+    """Reads the official files that there are in an archive or a folder, by name."""
     pickled = {name.removesuffix(".bin") for name in cifar.files}
     if source.is_dir():
         paths = {path.name: path for path in sorted(source.rglob("*")) if path.is_file()}
@@ -221,7 +221,7 @@ def _read(cifar: Cifar, path: Path) -> pa.Table:
 
 
 def _decoded(cifar: Cifar, path: Path, table: pa.Table) -> tuple[str, Part]:
-    """What kind of images a table holds, and its pixels and labels."""
+    """Decodes the images of a table: the kind of images, and pixels and labels."""
     from PIL import Image, UnidentifiedImageError
 
     kind = next((name for name in _ENCODED if name in table.column_names), None)

@@ -31,25 +31,25 @@ _TRAINING_TIME, _VALIDATION, _TEST = 2, 4, 5
 
 
 class Run(NamedTuple):
-    """One training run."""
+    """Figures of one training run."""
 
     hash: str
     """Graph hash of the cell."""
     epochs: int
     adjacency: str
-    """The whole matrix row by row, n * n times 0 or 1."""
+    """Adjacency matrix row by row, n * n times 0 or 1."""
     operations: str
-    """The n labels, with commas between them."""
+    """Labels of the n vertices, with commas between them."""
     validation: float
-    """Accuracy at the end of training, as a fraction."""
+    """Validation accuracy at the end of training, as a fraction."""
     test: float
     seconds: float
-    """Training time."""
+    """Training time in seconds."""
     parameters: int
 
 
 def runs(path: Path) -> Iterator[Run]:
-    """All training runs in a file, in its order.
+    """Reads all training runs in a file, in its order.
 
     Raises:
         TableError: the file is missing, damaged, cut off, or not of this format; the message names the first record at
@@ -65,7 +65,7 @@ def runs(path: Path) -> Iterator[Run]:
 
 
 def _records(path: Path) -> Iterator[bytes]:
-    """The data of all frames, each once its checksums are checked."""
+    """Yields the data of all frames, each once its checksums are checked."""
     if not path.is_file():
         raise TableError(f"tfrecord `{path}` does not exist; give the official file with --source PATH")
     if not path.stat().st_size:
@@ -85,7 +85,7 @@ def _records(path: Path) -> Iterator[bytes]:
 
 
 def _frame(content: mmap.mmap, offset: int) -> tuple[bytes, int]:
-    """The data of the frame at an offset, and the offset behind the frame.
+    """Reads the frame at an offset: its data, and the offset behind the frame.
 
     Raises:
         ValueError: the frame is damaged or cut off; the message says what to do.
@@ -106,7 +106,7 @@ def _frame(content: mmap.mmap, offset: int) -> tuple[bytes, int]:
 
 
 def _masked_crc32c(data: bytes) -> int:
-    crc = google_crc32c.value(data)
+    crc: int = google_crc32c.value(data)
     # the mask keeps a checksum of data that holds checksums from being trivial
     return ((crc >> 15 | crc << 17) + 0xA282EAD8) & 0xFFFFFFFF
 
@@ -146,7 +146,7 @@ def _run(record: bytes) -> Run:
 
 
 def _message(data: bytes) -> Iterator[tuple[int, int | float | bytes]]:
-    """Numbers and values of a protocol buffer's fields, in their order: varints as int, 8 bytes as float.
+    """Yields numbers and values of a protocol buffer's fields, in their order: varints as int, 8 bytes as float.
 
     Raises:
         ValueError: it is cut off, or holds what no protocol buffer does.
@@ -174,7 +174,7 @@ def _message(data: bytes) -> Iterator[tuple[int, int | float | bytes]]:
 
 
 def _varint(data: bytes, place: int) -> tuple[int, int]:
-    """An integer of seven bits a byte, the lowest first, and the place behind it."""
+    """Reads an integer of seven bits a byte, the lowest first, and the place behind it."""
     value = shift = 0
     while True:
         if place >= len(data) or shift > 63:

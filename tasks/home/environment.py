@@ -11,27 +11,27 @@ from bonas_core.storage import is_locked, make_local_folder
 
 
 def home() -> Path:
-    """Path of the folder that everything is kept in by default: `./.bonas`, or what BONAS_HOME names."""
+    """Returns the folder that everything is kept in by default: `./.bonas`, or what BONAS_HOME names."""
     return Path(os.environ.get("BONAS_HOME") or ".bonas").expanduser().absolute()
 
 
 def default_store() -> Path:
-    """Path of the store used where none is named."""
+    """Returns the store used where none is named."""
     return home() / "searches"
 
 
 def local_tracking_uri() -> str:
-    """URI of MLflow's tracking store where none is named: SQLite in the home folder."""
+    """Returns the URI of MLflow's tracking store where none is named: SQLite in the home folder."""
     return f"sqlite:///{make_local_folder(home()) / 'mlflow.db'}"
 
 
 def services_file() -> Path:
-    """Path of the file that names the servers which `bonas up` runs for this home; it is there as long as they are."""
+    """Returns the file that names the servers of `bonas up` for this home; it is there as long as they are."""
     return home() / "services" / "running.json"
 
 
 def local_service(name: str) -> str | None:
-    """Address of a server that `bonas up` runs for this home: `prefect_api_url` or `mlflow_url`; None without one."""
+    """Finds the address of a server of `bonas up`, `prefect_api_url` or `mlflow_url`; None where it does not run."""
     if is_locked(services_file().parent):
         with suppress(OSError, ValueError, KeyError, TypeError):
             return str(json.loads(services_file().read_text())[name])

@@ -1,4 +1,4 @@
-"""What the folders of searches and of final trainings have in common: how the run was started, and where it stands."""
+"""Common ground of the folders of searches and of final trainings: how a run was started, and where it stands."""
 
 from __future__ import annotations
 
@@ -24,18 +24,18 @@ _T = TypeVar("_T")
 
 @with_config(ConfigDict(extra="allow"))
 class Budget(TypedDict):
-    """The budget of a search, of which only the number of trials is used before the settings are parsed."""
+    """Budget of a search, of which only the number of trials is used before the settings are parsed."""
 
     trials: int
 
 
 class State(TypedDict, total=False):
-    """How the last process left a run."""
+    """State in which the last process left a run."""
 
     state: str
     reason: str
     budget: Budget
-    """What a search worked to."""
+    """Budget that a search worked to."""
 
 
 class _Versioned(TypedDict):
@@ -47,10 +47,10 @@ _STATE, _VERSIONED = TypeAdapter(State), TypeAdapter(_Versioned)
 
 @dataclass(frozen=True)
 class RunFolder:
-    """The folder of a run, on the disk or in S3, which one process at a time writes to."""
+    """Folder of a run, on the disk or in S3, which one process at a time writes to."""
 
     kind: ClassVar[str]
-    """What the run is, for messages."""
+    """Word for such a run in messages."""
     file: ClassVar[str]
     """Name of the file that says how the run was started."""
 
@@ -62,7 +62,7 @@ class RunFolder:
         return self.path.name
 
     def exists(self) -> bool:
-        """Whether a run has been started here."""
+        """Tells whether a run has been started here."""
         return (self.path / self.file).is_file()
 
     def read_start(self, adapter: TypeAdapter[_T]) -> _T:
@@ -100,7 +100,11 @@ class RunFolder:
         write_whole(self.path / STATE_FILE, json.dumps(content).encode())
 
     def state(self) -> str:
-        """`running`, `finished`, `failed`, `paused` (stopped in good order), or `interrupted` (its process died)."""
+        """Tells where the run stands.
+
+        Returns:
+            `running`, `finished`, `failed`, `paused` (stopped in good order), or `interrupted` (its process died).
+        """
         if is_locked(self.path):
             return "running"
         state = self.read_state().get("state", "interrupted")
@@ -122,7 +126,7 @@ def validated(adapter: TypeAdapter[_T], content: object) -> _T:
 
 
 def run_path(kind: str, run_id: str, store: str | None) -> Location:
-    """Path of the folder of a run by its id, in a store or the default one; it need not exist.
+    """Returns the path of a run's folder by its id, in a store or the default one; it need not exist.
 
     Raises:
         StoreError: the id or the store is not acceptable.
@@ -134,6 +138,6 @@ def run_path(kind: str, run_id: str, store: str | None) -> Location:
 
 
 def run_paths(store: Location) -> list[Location]:
-    """Paths of everything in a store that may be the folder of a run, by id."""
+    """Lists everything in a store that may be the folder of a run, by id."""
     entries: Iterable[Location] = store.iterdir() if store.is_dir() else ()
     return sorted((path for path in entries if not path.is_symlink()), key=lambda path: path.name)

@@ -1,4 +1,4 @@
-"""The folder of a search in a store.
+"""Folder of a search in a store.
 
 <store>/<id>/search.json            settings, seed, fingerprint, versions and more: written once
              state.json             running, finished, paused or failed; the budget last worked to
@@ -26,7 +26,7 @@ DISPATCH_FOLDER = "dispatch"
 
 @with_config(ConfigDict(extra="forbid"))
 class StoredObjective(TypedDict):
-    """The arguments of an `Objective`."""
+    """Arguments of an `Objective`."""
 
     name: str
     unit: str
@@ -42,7 +42,7 @@ class _Dispatch(TypedDict):
 
 
 class _UsedSettings(TypedDict):
-    """The settings that are shown or compared without parsing all of them."""
+    """Settings that are shown or compared without parsing all of them."""
 
     space: str
     method: _Method
@@ -59,20 +59,20 @@ def _with_used(settings: dict[str, Any]) -> dict[str, Any]:
 
 
 class Manifest(TypedDict):
-    """What was fixed when a search was started."""
+    """Facts that were fixed when a search was started."""
 
     uid: Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9-]{1,64}$")]
-    """The search's own name in MLflow, which is put into queries."""
+    """Name of the search in MLflow, which is put into queries."""
     created_at: str
     space: str
     seed: int
     objective: StoredObjective
     fingerprint: str
-    """Of the evaluator's data or recipe."""
+    """Fingerprint of the evaluator's data or recipe."""
     settings: Annotated[dict[str, Any], AfterValidator(_with_used)]
     versions: dict[str, str]
     mlflow: dict[str, str]
-    """Where MLflow keeps the search; empty if it could not be reached."""
+    """Ids of the search in MLflow; empty if that could not be reached."""
 
 
 _MANIFEST = TypeAdapter(Manifest)
@@ -80,7 +80,7 @@ _MANIFEST = TypeAdapter(Manifest)
 
 @dataclass(frozen=True)
 class SearchFolder(RunFolder):
-    """The folder of one search, on the disk or in S3."""
+    """Folder of one search, on the disk or in S3."""
 
     kind: ClassVar[str] = "search"
     file: ClassVar[str] = SEARCH_FILE
@@ -107,12 +107,12 @@ class SearchFolder(RunFolder):
 
     @property
     def samplers(self) -> Location:
-        """What a sampler that learns has learnt, one file a state."""
+        """States of a sampler that learns, one file each."""
         return self.path / "samplers"
 
     @property
     def warm_start(self) -> Location:
-        """The predictor that trainings start from, where there is one."""
+        """Predictor that trainings start from, where there is one."""
         return self.path / f"warm_start{SUFFIX}"
 
     @property
@@ -139,7 +139,7 @@ class SearchFolder(RunFolder):
 
 
 def search_folder(search_id: str, store: str | None = None) -> SearchFolder:
-    """The folder of a search by its id, in a store or the default one; it need not exist.
+    """Returns the folder of a search by its id, in a store or the default one; it need not exist.
 
     Raises:
         StoreError: the id or the store is not acceptable.
@@ -148,5 +148,5 @@ def search_folder(search_id: str, store: str | None = None) -> SearchFolder:
 
 
 def searches(store: Location) -> list[SearchFolder]:
-    """All searches of a store, by id."""
+    """Lists the searches of a store, by id."""
     return [folder for path in run_paths(store) if (folder := SearchFolder(path)).exists()]

@@ -1,4 +1,4 @@
-"""The folder of final trainings, in a store beside the searches: cells that are trained one by one under one recipe.
+"""Folder of final trainings, in a store beside the searches: cells that are trained one by one under one recipe.
 
 <store>/<id>/training.json          settings, the cells and where they come from, versions: written once
              state.json             running, finished, paused or failed
@@ -30,25 +30,25 @@ CARD_FILE = "card.md"
 
 @dataclass(frozen=True)
 class Chosen:
-    """A cell that is to be trained."""
+    """Cell that is to be trained."""
 
     cell: str
-    """As its space prints it, or a published one as `format_cells` does."""
+    """Text of the cell as its space prints it, or of a published one as `format_cells` does."""
     origin: str
-    """Where it comes from, for people."""
+    """Origin of the cell, for people."""
 
 
 @dataclass(frozen=True)
 class Plan:
-    """What was fixed when final trainings were started."""
+    """Facts that were fixed when final trainings were started."""
 
     uid: str
-    """Their own name in MLflow."""
+    """Name of the trainings in MLflow."""
     request: str
-    """Which cells were asked for."""
+    """Description of the cells that were asked for."""
     settings: dict[str, Any]
     fingerprint: str
-    """Of data and recipe."""
+    """Fingerprint of data and recipe."""
     chosen: Annotated[list[Chosen], Field(min_length=1)]
     versions: dict[str, str]
     created_at: str
@@ -56,7 +56,7 @@ class Plan:
 
 @dataclass(frozen=True)
 class Result:
-    """How the training of a cell ended."""
+    """Figures with which the training of a cell ended."""
 
     objective: float
     metrics: dict[str, float]
@@ -76,24 +76,24 @@ _CURVE = TypeAdapter(dict[int, dict[str, float]])
 
 @dataclass(frozen=True)
 class CellFolder:
-    """The folder of the training of one cell."""
+    """Folder of the training of one cell."""
 
     path: Location
 
     @property
     def checkpoints(self) -> Location:
-        """Training state."""
+        """Folder of the training state."""
         return self.path / "checkpoints"
 
     def curve(self) -> dict[int, dict[str, float]]:
-        """As `read_curve`; empty also where it is damaged, which is no reason not to train on."""
+        """Reads the figures like `read_curve`; empty also where they are damaged: that stops no training."""
         try:
             return self.read_curve()
         except StoreError:
             return {}
 
     def read_curve(self) -> dict[int, dict[str, float]]:
-        """Figures by epoch, and under `cost_s` the seconds since the epoch before; empty where there are none.
+        """Reads the figures by epoch, and as `cost_s` the seconds since the epoch before; empty where there are none.
 
         Raises:
             StoreError: the file is damaged.
@@ -113,7 +113,7 @@ class CellFolder:
         write_whole(self.path / "curve.json", json.dumps(curve).encode())
 
     def result(self) -> Result | None:
-        """How the training ended, or None where it has not: then it goes on.
+        """Reads how the training ended, or None where it has not: then it goes on.
 
         Raises:
             StoreError: the file is damaged; to train again what took days is for a person to decide.
@@ -133,19 +133,19 @@ class CellFolder:
         return result
 
     def write_result(self, result: Result) -> None:
-        """Says how the training ended; everything else is there by then."""
+        """Writes how the training ended; everything else is there by then."""
         write_whole(self.path / "result.json", json.dumps(asdict(result), indent=2).encode())
 
 
 @dataclass(frozen=True)
 class TrainingFolder(RunFolder):
-    """The folder of final trainings."""
+    """Folder of final trainings."""
 
     kind: ClassVar[str] = "training"
     file: ClassVar[str] = TRAINING_FILE
 
     def cell(self, place: int) -> CellFolder:
-        """The folder of a cell, the first being 1."""
+        """Returns the folder of a cell, the first being 1."""
         return CellFolder(self.path / "cells" / str(place))
 
     def read(self) -> Plan:
@@ -164,7 +164,7 @@ class TrainingFolder(RunFolder):
 
 
 def training_folder(training_id: str, store: str | None = None) -> TrainingFolder:
-    """The folder of final trainings by their id, in a store or the default one; it need not exist.
+    """Returns the folder of final trainings by their id, in a store or the default one; it need not exist.
 
     Raises:
         StoreError: the id or the store is not acceptable, or a search has this id.
@@ -176,17 +176,17 @@ def training_folder(training_id: str, store: str | None = None) -> TrainingFolde
 
 
 def trainings(store: Location) -> list[TrainingFolder]:
-    """All final trainings of a store, by id."""
+    """Lists the final trainings of a store, by id."""
     folders = [TrainingFolder(path) for path in run_paths(store) if not SearchFolder(path).exists()]
     return [folder for folder in folders if folder.exists()]
 
 
 def model_name(data: str, space: str) -> str:
-    """Name of the registered model of networks that were trained on a data set and have cells of a space."""
+    """Returns the name of the registered model of networks with cells of a space that were trained on a data set."""
     parts = (data.partition(" (")[0], space)
     return "-".join(["bonas", *(re.sub(r"[^A-Za-z0-9-]+", "-", part).strip("-").lower() for part in parts)])
 
 
 def model_alias(training_id: str, place: int) -> str:
-    """Alias of the version that a training registers."""
+    """Returns the alias of the version that a training registers."""
     return f"{re.sub('[^A-Za-z0-9_-]', '-', training_id)}-{place}"
