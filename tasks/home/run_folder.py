@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, TypeVar
 
-from pydantic import ConfigDict, TypeAdapter, ValidationError, with_config
+from pydantic import ConfigDict, StrictInt, TypeAdapter, ValidationError, with_config
 from typing_extensions import TypedDict
 
 from bonas_core.errors import StoreError, first_line
@@ -26,7 +26,7 @@ _T = TypeVar("_T")
 class Budget(TypedDict):
     """Budget of a search, of which only the number of trials is used before the settings are parsed."""
 
-    trials: int
+    trials: StrictInt
 
 
 class State(TypedDict, total=False):

@@ -11,7 +11,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar
 
-from pydantic import AfterValidator, ConfigDict, StringConstraints, TypeAdapter, with_config
+from pydantic import AfterValidator, ConfigDict, StrictInt, StringConstraints, TypeAdapter, with_config
 from typing_extensions import TypedDict
 
 from bonas_core.errors import StoreError
@@ -38,7 +38,7 @@ class _Method(TypedDict):
 
 
 class _Dispatch(TypedDict):
-    slots: int
+    slots: StrictInt
 
 
 class _UsedSettings(TypedDict):

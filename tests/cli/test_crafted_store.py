@@ -66,6 +66,9 @@ MANIFESTS = {
     "no settings": lambda stored: json.dumps({**stored, "settings": None}),
     "empty settings": lambda stored: json.dumps({**stored, "settings": {}}),
     "a list for a budget": lambda stored: json.dumps({**stored, "settings": {**stored["settings"], "budget": [1]}}),
+    "slots as text": lambda stored: json.dumps(
+        {**stored, "settings": {**stored["settings"], "dispatch": {"slots": "2"}}}
+    ),
     "a name that is a list": lambda stored: json.dumps({**stored, "settings": {**stored["settings"], "space": [1]}}),
     "no time": lambda stored: json.dumps({name: stored[name] for name in stored if name != "created_at"}),
     "no schema": lambda stored: json.dumps({name: stored[name] for name in stored if name != "schema"}),
