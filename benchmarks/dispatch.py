@@ -36,7 +36,7 @@ def main() -> None:
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="bonas-dispatch-", ignore_cleanup_errors=True) as name:
         os.environ["BONAS_HOME"] = name
-        from tasks.home.workspace import use_local_services
+        from tasks.home.environment import use_local_services
 
         use_local_services()
         for backend in arguments.backends.split(","):
@@ -63,7 +63,7 @@ def dispatched(home: str, backend: str, trials: int) -> tuple[float, float]:
     from bonas_core.testing import toy_problem
     from flows.running.dispatch import Dispatcher
     from flows.running.observer import Observer
-    from tasks.home.workspace import SearchFolder
+    from tasks.home.search_folder import SearchFolder
 
     problem = toy_problem(trials, method={"name": "random"}, dispatch={"backend": backend})
     folder = SearchFolder(Path(home) / "overhead" / backend)

@@ -42,7 +42,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         os.environ["BONAS_HOME"] = str(folder)
-        from tasks.home.workspace import use_local_services
+        from tasks.home.environment import use_local_services
 
         use_local_services()
         write_table(folder / "table.parquet")

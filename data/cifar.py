@@ -1,7 +1,8 @@
 """Turns CIFAR-10 or CIFAR-100 into one file of raw pixels that trainings map into memory.
 
-The source is an official archive (binary or python version), the folder it unpacks to, or Parquet with encoded images:
-a folder with `NAME_train*.parquet` and `NAME_test*.parquet`, or one file with a column `split`.
+The source is the official binary archive, the folder it unpacks to, or Parquet with encoded images: a folder with
+`NAME_train*.parquet` and `NAME_test*.parquet`, or one file with a column `split`. The official Python archive is
+pickled and therefore refused: nothing is ever unpickled.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import io
 import tarfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,12 +23,11 @@ from numpy.typing import NDArray
 from bonas_core.errors import TableError, first_line
 from bonas_core.image_training.images import ImageSet, read_images, write_images
 from bonas_core.storage import make_folder
-from data import pickles
 
 _SHAPE = (3, 32, 32)
 _PIXELS = int(np.prod(_SHAPE))
 _ENCODED = ("png", "jpeg", "image")
-"""Columns that may hold encoded images."""
+"""Names of columns that may hold encoded images."""
 _EXACT = ("official", "png")
 """Kinds of source whose pixels are the published ones; the others are named in results."""
 
@@ -37,26 +37,26 @@ Part = tuple[NDArray[np.uint8], NDArray[np.uint8]]
 
 @dataclass(frozen=True)
 class Cifar:
-    """One of the two data sets, and how its official files are laid out."""
+    """Description of one of the two data sets, and of how its official files are laid out."""
 
     title: str
     name: str
     classes: int
     mean: tuple[float, float, float]
     std: tuple[float, float, float]
-    archives: Mapping[str, str]
-    """MD5 of the official archives by name, as their page gives it."""
+    archive: str
+    """Name of the official binary archive."""
+    md5: str
+    """MD5 of the archive, as its page gives it."""
     train_files: Mapping[str, int]
-    """Images of the files that hold the training set, by name in the python version; `.bin` follows in the binary."""
+    """Numbers of images in the files of the training set, by name."""
     test_files: Mapping[str, int]
     label_bytes: int
-    """Bytes before the pixels of an image in the binary version; the last is its label."""
-    label_key: bytes
-    """Of the labels in the python version."""
+    """Bytes before the pixels of an image; the last is its label."""
 
     @property
     def files(self) -> dict[str, int]:
-        """Images of all official files."""
+        """Numbers of images in all official files, by name."""
         return {**self.train_files, **self.test_files}
 
 
@@ -96,8 +96,10 @@ def prepare(cifar: Cifar, source: Path, target: Path) -> str:
 
 
 def source_of(title: str, name: str) -> str:
-    """What the source of a data set is, for messages."""
-    return f"an official archive of {title}, its folder, or Parquet of encoded images; see data/{name}/README.md"
+    """Describes what the source of a data set may be, for messages."""
+    return (
+        f"the official binary archive of {title}, its folder, or Parquet of encoded images; see data/{name}/README.md"
+    )
 
 
 def check(target: Path) -> str:
@@ -121,78 +123,71 @@ def _summary(prepared: ImageSet, described: dict[str, str]) -> str:
 
 
 def _from_official(cifar: Cifar, source: Path) -> tuple[str, Part, Part]:
-    """The official files, of an archive or a folder."""
-    files = dict(_members(cifar, source))
-    for read, ending in ((_binary_file, ".bin"), (_python_file, "")):
-        if {f"{name}{ending}" for name in cifar.files} <= set(files):
-            parts = []
-            for names in (cifar.train_files, cifar.test_files):
-                read_files = []
-                for name, count in names.items():
-                    try:
-                        read_files.append(read(cifar, count, files[f"{name}{ending}"]()))
-                    except ValueError as error:
-                        raise TableError(
-                            f"{cifar.title} `{source}`: file {name}{ending}: {error}; download it again"
-                        ) from None
-                pixels, labels = (np.concatenate(arrays) for arrays in zip(*read_files, strict=True))
-                parts.append((pixels, labels))
-            return "official", parts[0], parts[1]
-    names = " and ".join(f"{name}.bin" for name in cifar.files)
-    raise TableError(
-        f"{cifar.title} `{source}`: it has neither {names} nor those without .bin; give the whole official archive or "
-        "its folder"
-    )
-
-
-def _members(cifar: Cifar, source: Path) -> Iterator[tuple[str, Callable[[], bytes]]]:
-    """Names of the official files in an archive or a folder, and how to read them."""
-    wanted = {f"{name}{ending}" for name in cifar.files for ending in ("", ".bin")}
-    if source.is_dir():
-        for path in sorted(source.rglob("*")):
-            if path.name in wanted and path.is_file():
-                yield path.name, path.read_bytes
-        return
-    expected = cifar.archives.get(source.name)
-    digest = hashlib.md5(source.read_bytes(), usedforsecurity=False).hexdigest()
-    if digest not in cifar.archives.values():
-        named = f"it should be {expected}" if expected else f"official are {', '.join(cifar.archives.values())}"
+    """Reads the official binary files, of the archive or a folder."""
+    found = _unpacked(cifar, source)
+    missing = ", ".join(name for name in cifar.files if name not in found)
+    if missing:
         raise TableError(
-            f"{cifar.title} `{source}`: its MD5 is {digest}, {named}; it is damaged or another file: download it "
-            "again, or give the folder it unpacks to"
+            f"{cifar.title} `{source}`: it lacks {missing}; give the whole official archive, {cifar.archive}, or its "
+            "folder"
+        )
+    train, test = (
+        [_official_file(cifar, source, name, found[name]) for name in names]
+        for names in (cifar.train_files, cifar.test_files)
+    )
+    return "official", _joined(train), _joined(test)
+
+
+def _unpacked(cifar: Cifar, source: Path) -> dict[str, bytes]:
+    """Reads the official files that there are in an archive or a folder, by name."""
+    pickled = {name.removesuffix(".bin") for name in cifar.files}
+    if source.is_dir():
+        paths = {path.name: path for path in sorted(source.rglob("*")) if path.is_file()}
+        found = {name: paths[name].read_bytes() for name in cifar.files if name in paths}
+        if not found and pickled & set(paths):
+            raise _pickled(cifar, source)
+        return found
+    if source.name in pickled or source.name == cifar.archive.replace("binary", "python"):
+        raise _pickled(cifar, source)
+    digest = hashlib.md5(source.read_bytes(), usedforsecurity=False).hexdigest()
+    if digest != cifar.md5:
+        raise TableError(
+            f"{cifar.title} `{source}`: its MD5 is {digest}, that of {cifar.archive} is {cifar.md5}; it is damaged or "
+            "another file: download it again, or give the folder it unpacks to"
         )
     try:
         with tarfile.open(source) as archive:
-            contents = {
-                Path(member.name).name: file.read()
+            return {
+                name: file.read()
                 for member in archive
-                if member.isfile() and Path(member.name).name in wanted and (file := archive.extractfile(member))
+                if (name := Path(member.name).name) in cifar.files and (file := archive.extractfile(member))
             }
     except (tarfile.TarError, OSError, EOFError) as error:
         raise TableError(f"{cifar.title} `{source}` cannot be unpacked ({error}); download it again") from None
-    for name, content in contents.items():
-        yield name, lambda content=content: content
 
 
-def _binary_file(cifar: Cifar, count: int, content: bytes) -> Part:
-    """A file of the binary version: of every image its labels, then its pixels, channel by channel."""
-    size = cifar.label_bytes + _PIXELS
+def _pickled(cifar: Cifar, source: Path) -> TableError:
+    return TableError(
+        f"{cifar.title} `{source}`: it is of the Python version, which is pickled, and nothing is ever unpickled; "
+        f"download the binary version, {cifar.archive}"
+    )
+
+
+def _official_file(cifar: Cifar, source: Path, name: str, content: bytes) -> Part:
+    """Reads an official binary file: of every image its labels, then its pixels, channel by channel."""
+    count, size = cifar.files[name], cifar.label_bytes + _PIXELS
     if len(content) != count * size:
-        raise ValueError(f"it has {len(content)} bytes instead of {count * size}")
+        raise TableError(
+            f"{cifar.title} `{source}`: file {name}: it has {len(content)} bytes instead of {count * size}; "
+            "download it again"
+        )
     rows = np.frombuffer(content, dtype=np.uint8).reshape(count, size)
-    pixels = np.ascontiguousarray(rows[:, cifar.label_bytes :]).reshape(-1, *_SHAPE)
-    return pixels, np.ascontiguousarray(rows[:, cifar.label_bytes - 1])
+    return rows[:, cifar.label_bytes :].reshape(-1, *_SHAPE), rows[:, cifar.label_bytes - 1]
 
 
-def _python_file(cifar: Cifar, count: int, content: bytes) -> Part:
-    """A file of the python version: a pickled dictionary, read without unpickling."""
-    batch = pickles.read(content)
-    pixels, labels = batch.get(b"data"), batch.get(cifar.label_key)
-    if not isinstance(pixels, np.ndarray) or pixels.shape != (count, _PIXELS):
-        raise ValueError(f"its `data` are not {count} images of {_PIXELS} bytes")
-    if not isinstance(labels, list) or len(labels) != count or not all(label in range(256) for label in labels):
-        raise ValueError(f"its `{cifar.label_key.decode()}` are not {count} numbers")
-    return pixels.reshape(-1, *_SHAPE), np.array(labels, dtype=np.uint8)
+def _joined(parts: Sequence[Part]) -> Part:
+    pixels, labels = zip(*parts, strict=True)
+    return np.concatenate(pixels), np.concatenate(labels)
 
 
 def _from_parquet(cifar: Cifar, source: Path) -> tuple[str, Part, Part]:
@@ -226,7 +221,7 @@ def _read(cifar: Cifar, path: Path) -> pa.Table:
 
 
 def _decoded(cifar: Cifar, path: Path, table: pa.Table) -> tuple[str, Part]:
-    """What kind of images a table holds, and its pixels and labels."""
+    """Decodes the images of a table: the kind of images, and pixels and labels."""
     from PIL import Image, UnidentifiedImageError
 
     kind = next((name for name in _ENCODED if name in table.column_names), None)

@@ -38,7 +38,7 @@ def write(
 
 
 def read(target: Path, command: str) -> tuple[pa.Table, dict[str, Any]]:
-    """A prepared table and its description, checked against its digest.
+    """Reads a prepared table and its description, and checks them against the digest.
 
     Args:
         target: path of the file.
@@ -65,7 +65,7 @@ def read(target: Path, command: str) -> tuple[pa.Table, dict[str, Any]]:
 
 
 def digest(table: pa.Table) -> str:
-    """SHA-256 of the names and values of all columns, whatever their order and the file's compression."""
+    """Computes SHA-256 of the names and values of all columns, whatever their order and the file's compression."""
     found = hashlib.sha256()
     for name in sorted(table.column_names):
         column = table[name].combine_chunks()

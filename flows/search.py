@@ -38,7 +38,7 @@ from flows.running.recovery import mark_dead_runs
 from flows.running.reporting import short_form, write_search_report
 from flows.running.runlog import watching
 from tasks.home.outage import OUTAGES, is_outage, reason_of, wait_for_server, watching_servers
-from tasks.home.workspace import SearchFolder, search_folder
+from tasks.home.search_folder import SearchFolder, search_folder
 from tasks.mlflow_store.tracking import named_uri
 from tasks.round import record, run_stage
 

@@ -22,7 +22,8 @@ from bonas_core.trials import Trial, Trials, TrialState
 from bonas_core.trials.history import TrialHistory
 from flows.running.opening import stored_settings
 from flows.search import search
-from tasks.home.workspace import SearchFolder, default_store, searches
+from tasks.home.environment import default_store
+from tasks.home.search_folder import SearchFolder, searches
 from tasks.mlflow_store.tracking import HonestScore, connect, honest_score, promote_registered, register_predictor
 
 _FEWEST = 30  # trials to learn from: a fifth of them scores the predictor

@@ -16,14 +16,11 @@ CIFAR10 = Cifar(
     classes=10,
     mean=(0.49139968, 0.48215827, 0.44653124),
     std=(0.24703233, 0.24348505, 0.26158768),
-    archives={
-        "cifar-10-binary.tar.gz": "c32a1d4ab5d03f1284b67883e8d87530",
-        "cifar-10-python.tar.gz": "c58f30108f718f92721af3b95e74349a",
-    },
-    train_files={f"data_batch_{number}": 10_000 for number in range(1, 6)},
-    test_files={"test_batch": 10_000},
+    archive="cifar-10-binary.tar.gz",
+    md5="c32a1d4ab5d03f1284b67883e8d87530",
+    train_files={f"data_batch_{number}.bin": 10_000 for number in range(1, 6)},
+    test_files={"test_batch.bin": 10_000},
     label_bytes=1,
-    label_key=b"labels",
 )
 SOURCE = cifar.source_of(CIFAR10.title, CIFAR10.name)
 

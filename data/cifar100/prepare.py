@@ -16,14 +16,11 @@ CIFAR100 = Cifar(
     classes=100,
     mean=(0.50707516, 0.48654887, 0.44091784),
     std=(0.26733429, 0.25643846, 0.27615047),
-    archives={
-        "cifar-100-binary.tar.gz": "03b5dce01913d631647c71ecec9e9cb8",
-        "cifar-100-python.tar.gz": "eb9058c3a382ffc7106e4002c42a8d85",
-    },
-    train_files={"train": 50_000},
-    test_files={"test": 10_000},
+    archive="cifar-100-binary.tar.gz",
+    md5="03b5dce01913d631647c71ecec9e9cb8",
+    train_files={"train.bin": 50_000},
+    test_files={"test.bin": 10_000},
     label_bytes=2,
-    label_key=b"fine_labels",
 )
 SOURCE = cifar.source_of(CIFAR100.title, CIFAR100.name)
 

@@ -1,4 +1,4 @@
-"""Image files to pixels of one size; imports no more than that takes, since it runs in processes of its own."""
+"""Decodes image files to pixels of one size; imports no more than that takes, since it runs in processes of its own."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from bonas_core.errors import first_line
 
 
 def decoded(path: Path, side: int, short_side: int) -> NDArray[np.uint8]:
-    """The middle of an image.
+    """Decodes the middle of an image.
 
     Args:
         path: of a JPEG or PNG.

@@ -38,7 +38,7 @@ _AT_ONCE = 32  # images that a process is given
 _AHEAD = 4096  # images that may be decoded before they are written
 
 File = tuple[Path, int]
-"""An image file and the number of its class."""
+"""Path of an image file, and the number of its class."""
 
 
 def prepare(source: Path, target: Path, size: int = SIZE) -> str:
@@ -98,7 +98,7 @@ def _labels(prepared: ImageSet) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
 
 
 def _classes(source: Path) -> list[str]:
-    """Names of the classes, in order: those of `train`, which `val` has to have as well."""
+    """Lists the classes in order: those of `train`, which `val` has to have as well."""
     named = []
     for part in ("train", "val"):
         folder = source / part
@@ -117,7 +117,7 @@ def _classes(source: Path) -> list[str]:
 
 
 def _files(folder: Path, classes: Sequence[str]) -> list[File]:
-    """The images of all classes, in the order of classes and names."""
+    """Lists the images of all classes, in the order of classes and names."""
     found: list[File] = []
     for label, name in enumerate(classes):
         paths = sorted(path for path in (folder / name).iterdir() if path.suffix.lower() in _KINDS)
@@ -128,7 +128,7 @@ def _files(folder: Path, classes: Sequence[str]) -> list[File]:
 
 
 def _decoded(paths: Sequence[Path], size: int, short_side: int) -> Iterator[NDArray[np.uint8]]:
-    """The pixels of image files, in their order."""
+    """Decodes image files, in their order."""
     decode = partial(decoded, side=size, short_side=short_side)
     if len(paths) <= _IN_PROCESS:
         yield from map(decode, paths)

@@ -33,7 +33,7 @@ SOURCE = (
     "the official .tfrecord, or a Parquet with hash, adjacency, ops and val_acc_108; see data/nasbench101/README.md"
 )
 HASHES_CHECKED = 1000
-"""Cells, evenly spread over a table, whose official hash is computed and compared: all would take a minute."""
+"""Number of cells, evenly spread over a table, whose official hash is computed: all would take a minute."""
 
 _ACCURACY = re.compile(r"(val|test|train)_acc_(\d+)(?:_run(\d+))?")
 _SPLITS = {"val": "validation", "test": "test", "train": "training"}
@@ -108,13 +108,13 @@ def check_fractions(table: pa.Table, columns: list[str], path: Path) -> None:
 
 
 def graph_columns(genotypes: Genotypes) -> dict[str, pa.Array]:
-    """The columns `adjacency` and `ops` of a table."""
+    """Makes the columns `adjacency` and `ops` of a table."""
     adjacency, ops = NASBench101().to_bits(genotypes)
     return {"adjacency": pa.array(adjacency, pa.string()), "ops": pa.array(ops, pa.list_(pa.string()))}
 
 
 def read_cells(source: Path) -> tuple[Genotypes, pa.Table]:
-    """Cells and all columns of a Parquet file with `hash`, `adjacency` and `ops`.
+    """Reads the cells and all columns of a Parquet file with `hash`, `adjacency` and `ops`.
 
     Raises:
         TableError: it is not one, holds what is no cell, a cell twice, or a hash that is another cell's.
@@ -129,7 +129,7 @@ def read_cells(source: Path) -> tuple[Genotypes, pa.Table]:
 
 
 def from_parquet(source: Path, note: str) -> tuple[pa.Table, dict[str, str]]:
-    """The table of a Parquet file of cells, and what its accuracies are.
+    """Reads the table of a Parquet file of cells, and what its accuracies are.
 
     Args:
         source: the file.
@@ -152,7 +152,7 @@ def from_parquet(source: Path, note: str) -> tuple[pa.Table, dict[str, str]]:
 
 
 def describe(split: str, epochs: int, note: str) -> str:
-    """An accuracy in full."""
+    """Describes an accuracy in full."""
     return f"CIFAR-10 {_SPLITS[split]} accuracy after {epochs} epochs, {note}"
 
 
@@ -166,7 +166,7 @@ def _is_number(column: pa.ChunkedArray) -> bool:
 
 
 def _from_tfrecord(source: Path) -> tuple[pa.Table, dict[str, str]]:
-    """The table of an official file: for every budget of epochs the means over the runs, and each run."""
+    """Reads the table of an official file: for every budget of epochs the means over the runs, and each run."""
     rows: dict[str, int] = {}
     graphs: list[tuple[str, str]] = []
     shared: dict[str, str] = {}  # few matrices and labellings differ
@@ -217,7 +217,7 @@ def _from_tfrecord(source: Path) -> tuple[pa.Table, dict[str, str]]:
 
 
 def _cells(source: Path, hashes: list[str], graphs: list[tuple[str, str]]) -> Genotypes:
-    """The genotypes of the official file's graphs."""
+    """Reads the genotypes of the official file's graphs."""
     upper: dict[tuple[str, int], str] = {}
     labels: dict[str, tuple[str, ...]] = {}
     adjacency, ops = [], []

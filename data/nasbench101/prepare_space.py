@@ -47,7 +47,7 @@ def check(target: Path) -> str:
 
 
 def genotypes(table: pa.Table) -> Genotypes:
-    """The cells of the table."""
+    """Reads the cells of the table."""
     edges = table["edges"].to_numpy()[:, None] >> np.arange(_EDGES) & 1
     operations = table["operations"].to_numpy()[:, None] >> 2 * np.arange(_OPERATIONS) & 3
     return np.hstack([edges, np.where(operations == _NO_VERTEX, ABSENT, operations)]).astype(np.int8)

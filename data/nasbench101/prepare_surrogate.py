@@ -34,13 +34,13 @@ MEAN_COLUMN = "val_acc_108_surrogate_mean"
 _NAME = "nasbench101-surrogate"
 _MEASURED = "val_acc_108"
 _FEWEST = 1000
-"""Trained cells from which on there is something to learn and to hold out."""
+"""Number of trained cells from which on there is something to learn and to hold out."""
 _HELD_OUT = 0.1
 _COMMON = 0.005
 """Share of the trained cells in which a feature must not be zero to be used."""
 _ITERATIONS = 300
 _LEVELS = 20
-"""Levels of predicted accuracy that have residuals of their own."""
+"""Number of levels of predicted accuracy that have residuals of their own."""
 _CHUNK = 50_000
 
 
@@ -88,7 +88,7 @@ def fit(cells: Genotypes, accuracy: NDArray[np.float64]) -> Surrogate:
 
 @dataclass(frozen=True)
 class Noise:
-    """The residuals of held-out cells by predicted level: how far a single training run is from its prediction."""
+    """Residuals of held-out cells by predicted level: how far a single training run is from its prediction."""
 
     levels: NDArray[np.float64]
     """(levels,) predicted accuracies, as logits, rising."""
@@ -116,7 +116,7 @@ class Noise:
 
 
 def noise_of(predicted: NDArray[np.float64], measured: NDArray[np.float64]) -> Noise:
-    """The noise that held-out predictions show; both are logits."""
+    """Estimates the noise that held-out predictions show; both are logits."""
     groups = np.array_split(np.argsort(predicted, kind="stable"), _LEVELS)
     quantiles = np.linspace(0, 1, min(map(len, groups)))
     residuals = measured - predicted
@@ -192,7 +192,7 @@ def check(target: Path) -> str:
 
 
 def _space() -> Genotypes:
-    """The cells to predict."""
+    """Enumerates the cells to predict."""
     return NASBench101().enumerate()
 
 

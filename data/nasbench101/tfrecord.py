@@ -17,14 +17,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-import numpy as np
-from numpy.typing import NDArray
+import google_crc32c
 
 from bonas_core.errors import TableError
 
-_BATCH = 20_000
-"""Frames whose checksums are computed together."""
-_HEADER, _FOOTER = 12, 4
+_HEADER, _FOOTER = struct.Struct("<QI"), struct.Struct("<I")
+_LENGTH_BYTES = 8
 _VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
 
 # fields of ModelMetrics and of EvaluationData
@@ -33,25 +31,25 @@ _TRAINING_TIME, _VALIDATION, _TEST = 2, 4, 5
 
 
 class Run(NamedTuple):
-    """One training run."""
+    """Figures of one training run."""
 
     hash: str
     """Graph hash of the cell."""
     epochs: int
     adjacency: str
-    """The whole matrix row by row, n * n times 0 or 1."""
+    """Adjacency matrix row by row, n * n times 0 or 1."""
     operations: str
-    """The n labels, with commas between them."""
+    """Labels of the n vertices, with commas between them."""
     validation: float
-    """Accuracy at the end of training, as a fraction."""
+    """Validation accuracy at the end of training, as a fraction."""
     test: float
     seconds: float
-    """Training time."""
+    """Training time in seconds."""
     parameters: int
 
 
 def runs(path: Path) -> Iterator[Run]:
-    """All training runs in a file, in its order.
+    """Reads all training runs in a file, in its order.
 
     Raises:
         TableError: the file is missing, damaged, cut off, or not of this format; the message names the first record at
@@ -67,7 +65,7 @@ def runs(path: Path) -> Iterator[Run]:
 
 
 def _records(path: Path) -> Iterator[bytes]:
-    """The data of all frames, once their checksums are checked."""
+    """Yields the data of all frames, each once its checksums are checked."""
     if not path.is_file():
         raise TableError(f"tfrecord `{path}` does not exist; give the official file with --source PATH")
     if not path.stat().st_size:
@@ -76,90 +74,41 @@ def _records(path: Path) -> Iterator[bytes]:
         with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
             number = offset = 0
             while offset < len(content):
-                starts, lengths, end = _frames(content, offset)
-                _check(path, content, number, starts, lengths, whole=end <= len(content))
-                if end > len(content):
-                    raise TableError(
-                        f"tfrecord `{path}`, record {number + len(starts) - 1}: the file ends within it; "
-                        "download it again"
-                    )
-                for start, length in zip(starts, lengths, strict=True):
-                    yield content[start : start + length]
-                number, offset = number + len(starts), end
+                try:
+                    record, offset = _frame(content, offset)
+                except ValueError as error:
+                    raise TableError(f"tfrecord `{path}`, record {number}: {error}") from None
+                yield record
+                number += 1
     except OSError as error:
         raise TableError(f"tfrecord `{path}` cannot be read ({error.strerror}); check its permissions") from None
 
 
-def _frames(content: mmap.mmap, offset: int) -> tuple[list[int], list[int], int]:
-    """Where the data of the next frames starts and how long it is, and where the last of them ends."""
-    starts: list[int] = []
-    lengths: list[int] = []
-    while offset < len(content) and len(starts) < _BATCH:
-        (length,) = struct.unpack("<Q", content[offset : offset + 8].ljust(8, b"\0"))
-        starts.append(offset + _HEADER)
-        lengths.append(length)
-        offset += _HEADER + length + _FOOTER
-    return starts, lengths, offset
+def _frame(content: mmap.mmap, offset: int) -> tuple[bytes, int]:
+    """Reads the frame at an offset: its data, and the offset behind the frame.
+
+    Raises:
+        ValueError: the frame is damaged or cut off; the message says what to do.
+    """
+    start = offset + _HEADER.size
+    if start > len(content):
+        raise ValueError("the file ends within it; download it again")
+    length, length_checksum = _HEADER.unpack_from(content, offset)
+    if _masked_crc32c(content[offset : offset + _LENGTH_BYTES]) != length_checksum:
+        raise ValueError("its checksum is wrong; download the file again")
+    end = start + length
+    if end + _FOOTER.size > len(content):
+        raise ValueError("the file ends within it; download it again")
+    data = content[start:end]
+    if _masked_crc32c(data) != _FOOTER.unpack_from(content, end)[0]:
+        raise ValueError("its checksum is wrong; download the file again")
+    return data, end + _FOOTER.size
 
 
-def _check(path: Path, content: mmap.mmap, number: int, starts: list[int], lengths: list[int], whole: bool) -> None:
-    """Compares the checksums of frames; the last one's data is left out where the file ends within it."""
-    first = starts[0] - _HEADER
-    headed = len(starts) if starts[-1] <= len(content) else len(starts) - 1
-    buffer = np.frombuffer(content[first : starts[headed - 1]] if headed else b"", dtype=np.uint8)
-    begin = np.array(starts[:headed], dtype=np.int64) - first
-    wrong = _masked_crc32c(buffer, begin - _HEADER, 8) != _uint32(buffer, begin - 4)
-
-    complete = len(starts) if whole else len(starts) - 1
-    if wrong.any():  # what follows a wrong length is not a frame
-        complete = min(complete, int(np.argmax(wrong)))
-    if complete:
-        buffer = np.frombuffer(content[first : starts[complete - 1] + lengths[complete - 1] + _FOOTER], dtype=np.uint8)
-    size = np.array(lengths[:complete], dtype=np.int64)
-    for length in np.unique(size).tolist():
-        rows = np.flatnonzero(size == length)
-        data = begin[rows]
-        wrong[rows] |= _masked_crc32c(buffer, data, length) != _uint32(buffer, data + length)
-    if wrong.any():
-        at_fault = number + int(np.argmax(wrong))
-        raise TableError(f"tfrecord `{path}`, record {at_fault}: its checksum is wrong; download the file again")
-
-
-def _uint32(buffer: NDArray[np.uint8], places: NDArray[np.int64]) -> NDArray[np.uint32]:
-    """Little-endian numbers of 4 bytes."""
-    found: NDArray[np.uint32] = np.ascontiguousarray(buffer[places[:, None] + np.arange(4)]).view("<u4")[:, 0]
-    return found
-
-
-def _crc_tables() -> NDArray[np.uint32]:
-    """(8, 256) what a byte adds to the CRC-32C of data in which 0 to 7 bytes follow it."""
-    table = np.arange(256, dtype=np.uint32)
-    for _ in range(8):
-        table = np.where(table & 1, np.uint32(0x82F63B78) ^ (table >> np.uint32(1)), table >> np.uint32(1))
-    tables = [table]
-    for _ in range(7):
-        tables.append((tables[-1] >> np.uint32(8)) ^ table[tables[-1] & np.uint32(255)])
-    return np.stack(tables)
-
-
-_CRC_TABLES = _crc_tables()
-
-
-def _masked_crc32c(buffer: NDArray[np.uint8], starts: NDArray[np.int64], length: int) -> NDArray[np.uint32]:
-    """(n,) masked CRC-32C of so many bytes from each start on, eight bytes a step ("slicing by 8")."""
-    crc = np.full(len(starts), 0xFFFFFFFF, dtype=np.uint32)
-    whole = length - length % 8
-    for place in range(0, whole, 8):
-        block = buffer[starts[:, None] + np.arange(place, place + 8)]
-        block[:, :4] ^= crc.astype("<u4").view(np.uint8).reshape(-1, 4)
-        crc = _CRC_TABLES[7][block[:, 0]]
-        for byte in range(1, 8):
-            crc = crc ^ _CRC_TABLES[7 - byte][block[:, byte]]
-    for place in range(whole, length):
-        crc = (crc >> np.uint32(8)) ^ _CRC_TABLES[0][(crc & np.uint32(255)) ^ buffer[starts + place]]
-    crc = ~crc
+def _masked_crc32c(data: bytes) -> int:
+    crc: int = google_crc32c.value(data)
     # the mask keeps a checksum of data that holds checksums from being trivial
-    return ((crc >> np.uint32(15)) | (crc << np.uint32(17))) + np.uint32(0xA282EAD8)
+    return ((crc >> 15 | crc << 17) + 0xA282EAD8) & 0xFFFFFFFF
 
 
 def _run(record: bytes) -> Run:
@@ -197,7 +146,7 @@ def _run(record: bytes) -> Run:
 
 
 def _message(data: bytes) -> Iterator[tuple[int, int | float | bytes]]:
-    """Numbers and values of a protocol buffer's fields, in their order: varints as int, 8 bytes as float.
+    """Yields numbers and values of a protocol buffer's fields, in their order: varints as int, 8 bytes as float.
 
     Raises:
         ValueError: it is cut off, or holds what no protocol buffer does.
@@ -225,7 +174,7 @@ def _message(data: bytes) -> Iterator[tuple[int, int | float | bytes]]:
 
 
 def _varint(data: bytes, place: int) -> tuple[int, int]:
-    """An integer of seven bits a byte, the lowest first, and the place behind it."""
+    """Reads an integer of seven bits a byte, the lowest first, and the place behind it."""
     value = shift = 0
     while True:
         if place >= len(data) or shift > 63:

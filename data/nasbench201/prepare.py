@@ -81,7 +81,7 @@ def check(target: Path) -> str:
 
 
 def _everything(path: Path) -> pd.DataFrame:
-    """All columns of a table that has one of architectures."""
+    """Reads all columns of a table that has one of architectures."""
     read_table(path, [ARCHITECTURE_COLUMNS])
     if path.suffix.lower() in (".parquet", ".pq"):
         frame: pd.DataFrame = pq.ParquetFile(path).read().to_pandas()
@@ -90,7 +90,7 @@ def _everything(path: Path) -> pd.DataFrame:
 
 
 def _unit(frame: pd.DataFrame, column: str, path: Path) -> str | None:
-    """`percent` or `fraction`, or None for a column that does not hold an accuracy of every cell."""
+    """Finds the unit of a column, `percent` or `fraction`; None where it does not hold an accuracy of every cell."""
     if "loss" in column.lower():
         return None  # small losses would pass for accuracies
     for unit in ("fraction", "percent"):

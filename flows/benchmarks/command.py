@@ -12,7 +12,7 @@ from bonas_core.storage import write_whole
 from flows.benchmarks.plan import Plan
 from flows.benchmarks.searches import Results, Study, preset_of, run_study, table
 from flows.benchmarks.studies import STUDIES
-from tasks.home.workspace import home
+from tasks.home.environment import home
 
 Benchmark = Callable[[Plan], str]
 """Runs and writes everything, returns the table."""

@@ -23,7 +23,7 @@ from flows.running.interruption import install
 
 if TYPE_CHECKING:
     from bonas_core.settings import Settings
-    from tasks.home.workspace import SearchFolder
+    from tasks.home.search_folder import SearchFolder
 
 app = typer.Typer(
     name="bonas",
@@ -142,8 +142,9 @@ def list_searches(store: Store = None, as_json: AsJson = False) -> None:
     """List the searches and the final trainings of a store."""
     from bonas_core.storage import store_folder
     from flows.running.reporting import show_search, show_training
+    from tasks.home.environment import default_store
+    from tasks.home.search_folder import searches
     from tasks.home.training_folder import trainings
-    from tasks.home.workspace import default_store, searches
 
     def shown(show_one: Callable[[Any], dict[str, Any]], folders: Sequence[Any]) -> list[dict[str, Any]]:
         rows = []
@@ -174,7 +175,7 @@ def list_searches(store: Store = None, as_json: AsJson = False) -> None:
 def show(search_id: SearchId, store: Store = None, as_json: AsJson = False) -> None:
     """Show where a search or training stands and what it has found."""
     from flows.running.reporting import show_search, show_training
-    from tasks.home.workspace import TRAINING_FILE
+    from tasks.home.run_folder import TRAINING_FILE
 
     folder = _folder(search_id, store)
     if (folder.path / TRAINING_FILE).is_file():
@@ -474,7 +475,7 @@ def _run(settings: Settings, search_id: str, as_json: bool) -> None:
     """Runs a search as a flow, then prints what it found."""
     from flows.running.opening import check_openable, check_unlocked
     from flows.running.reporting import show_search
-    from tasks.home.workspace import search_folder
+    from tasks.home.search_folder import search_folder
     from tasks.mlflow_store.tracking import named_uri
 
     folder = search_folder(search_id, settings.store)
@@ -533,7 +534,7 @@ def _train(settings: Settings, cell: str | None, source: str | None, top: int, t
 
 
 def _use_local_services() -> None:
-    from tasks.home.workspace import use_local_services
+    from tasks.home.environment import use_local_services
 
     use_local_services()
     # failed trials are told in one line by the display; Prefect would print a traceback for each attempt
@@ -541,7 +542,7 @@ def _use_local_services() -> None:
 
 
 def _folder(search_id: str, store: str | None) -> SearchFolder:
-    from tasks.home.workspace import search_folder
+    from tasks.home.search_folder import search_folder
 
     return search_folder(search_id, store)
 

@@ -21,7 +21,7 @@ from urllib.request import ProxyHandler, build_opener
 
 from bonas_core.errors import SearchError, SettingsError
 from bonas_core.storage import make_folder, single_writer, write_whole
-from tasks.home.workspace import home, local_tracking_uri, services_file
+from tasks.home.environment import home, local_tracking_uri, services_file
 
 FLOW_POOL = "bonas"
 TRIAL_POOL = "bonas-trials"

@@ -31,8 +31,9 @@ from bonas_core.storage import (
 from bonas_core.storage.tensors import SUFFIX
 from bonas_core.trials import TrialState
 from bonas_core.trials.history import SCHEMA, TrialHistory, read_part
+from tasks.home.environment import default_store
+from tasks.home.search_folder import SearchFolder, search_folder, searches
 from tasks.home.training_folder import CellFolder, TrainingFolder, training_folder, trainings
-from tasks.home.workspace import SearchFolder, default_store, search_folder, searches
 
 FORMATS = (".csv", ".parquet", ".json")
 

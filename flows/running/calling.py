@@ -25,7 +25,7 @@ def call_flow(flow: Callable[[], object], what: str, state: Callable[[], str], a
         again: what goes on with it.
     """
     from bonas_core.storage import make_local_folder
-    from tasks.home.workspace import home
+    from tasks.home.environment import home
 
     make_local_folder(home())  # Prefect makes its own folder in it, but no parents
     from tasks.home.outage import OUTAGES, await_start, is_outage

@@ -39,7 +39,7 @@ from flows.running.observer import Observer
 from tasks.dispatch.assignment import Assignment
 from tasks.dispatch.supervisor import stop_idle_trainers
 from tasks.dispatch.workpool import check_deployment, train_on_work_pool
-from tasks.home.workspace import SearchFolder
+from tasks.home.search_folder import SearchFolder
 from tasks.round import TrialFailedError, train_here, train_in_child
 
 _LOSSES = 10

@@ -29,7 +29,9 @@ from bonas_core.storage import (
 from bonas_core.storage.tensors import SUFFIX
 from flows.running.backends import check_backend
 from tasks.dispatch.slots import slots_for
-from tasks.home.workspace import TRAINING_FILE, SearchFolder, home, search_folder
+from tasks.home.environment import home
+from tasks.home.run_folder import TRAINING_FILE
+from tasks.home.search_folder import Manifest, SearchFolder, search_folder
 
 _FREE = ("budget", "store", "dispatch", "tracking")  # parts that do not decide which trials a search makes
 _PACKAGES = ("bonas", "torch", "torch-geometric", "numpy", "prefect", "mlflow", "pyarrow")
@@ -125,15 +127,15 @@ def stored_settings(search_id: str, store: str | None, trials: int | None) -> Se
         InputError: there is no such search, or the budget is smaller than before.
     """
     folder = search_folder(search_id, store)
-    tree = dict(folder.read()["settings"])
-    tree["budget"] = {**tree["budget"], **folder.read_state().get("budget", {})}
+    tree = folder.read()["settings"]
+    budget = {**tree["budget"], **folder.read_state().get("budget", {})}
     if trials is not None:
-        tree["budget"] = {**tree["budget"], "trials": trials}
-    tree["store"] = store  # where it was found: a search may have been moved or come from elsewhere
-    return parse_settings(tree, search_id)
+        budget["trials"] = trials
+    # the store is where it was found: a search may have been moved or come from elsewhere
+    return parse_settings({**tree, "budget": budget, "store": store}, search_id)
 
 
-def manifest(problem: Problem, settings: Settings, uid: str, tracking: dict[str, str]) -> dict[str, Any]:
+def manifest(problem: Problem, settings: Settings, uid: str, tracking: dict[str, str]) -> Manifest:
     """What is written down when a search starts."""
     return {
         "uid": uid,

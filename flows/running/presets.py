@@ -14,7 +14,7 @@ from bonas_core.errors import SettingsError
 from bonas_core.registry import names
 from bonas_core.settings import Settings, names_a_plugin, parse_settings, parse_yaml, with_override
 from bonas_core.storage.tensors import SUFFIX
-from tasks.home.workspace import home
+from tasks.home.environment import home
 
 _BARE_NAME = re.compile("[a-z0-9-]+")
 _LARGEST = 1 << 20  # bytes of a settings file

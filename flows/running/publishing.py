@@ -18,7 +18,7 @@ from bonas_core.report.analysis import summary
 from bonas_core.settings import Settings
 from bonas_core.storage import Location
 from bonas_core.trials import Objective, Trial
-from tasks.home.workspace import SearchFolder
+from tasks.home.search_folder import SearchFolder
 from tasks.mlflow_store.tracking import HonestScore, Pages, Tracker, connect, honest_score
 
 _log = logging.getLogger("bonas")

@@ -15,8 +15,8 @@ from bonas_core.storage import Location, make_folder
 from bonas_core.trials import Objective, Trial, TrialState
 from bonas_core.trials.history import TrialHistory
 from tasks.dispatch.assignment import Assignment
+from tasks.home.search_folder import REPORT_NAME, SearchFolder, searches
 from tasks.home.training_folder import CARD_FILE, TrainingFolder, model_alias
-from tasks.home.workspace import REPORT_NAME, SearchFolder, searches
 
 _SHORT = {
     "skip_connect": "skip",

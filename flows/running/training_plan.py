@@ -22,8 +22,8 @@ from bonas_core.storage import check_writable
 from bonas_core.trials import Objective
 from bonas_core.trials.history import TrialHistory
 from flows.running.opening import check_continued, default_id, new_uid, versions
+from tasks.home.search_folder import search_folder
 from tasks.home.training_folder import Chosen, Plan, TrainingFolder, training_folder
-from tasks.home.workspace import search_folder
 from tasks.mlflow_store.tracking import named_uri
 
 

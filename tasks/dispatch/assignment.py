@@ -30,7 +30,7 @@ from bonas_core.errors import StoreError
 from bonas_core.settings import Settings, parse_settings
 from bonas_core.storage import make_folder, write_whole
 from bonas_core.trials import Trial
-from tasks.home.workspace import DISPATCH_FOLDER
+from tasks.home.search_folder import DISPATCH_FOLDER
 
 _TRIAL = TypeAdapter(Trial)
 _LOOK_EVERY_S = 0.2

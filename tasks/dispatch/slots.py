@@ -27,7 +27,7 @@ from filelock import lock_descriptor
 from bonas_core.errors import SettingsError, StoreError
 from bonas_core.settings import Settings, TrainingSettings
 from bonas_core.storage import make_folder
-from tasks.home.workspace import home
+from tasks.home.environment import home
 
 _LOOK_EVERY_S = 0.2
 

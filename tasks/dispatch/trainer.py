@@ -25,7 +25,7 @@ from bonas_core.search import evaluate_with_retries, failed
 from bonas_core.settings import Settings
 from bonas_core.storage import make_folder
 from tasks.dispatch.assignment import Assignment
-from tasks.home.workspace import SearchFolder
+from tasks.home.search_folder import SearchFolder
 
 Tell = Callable[[dict[str, Any]], None]
 

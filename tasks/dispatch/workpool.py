@@ -29,7 +29,7 @@ from bonas_core.trials import Trial
 from tasks.dispatch.assignment import Assignment
 from tasks.dispatch.supervisor import Heard, ignore
 from tasks.home.outage import is_outage, reason_of
-from tasks.home.workspace import SearchFolder
+from tasks.home.search_folder import SearchFolder
 from tasks.round import unless_failed
 
 _LOOK_EVERY_S = 0.5  # at the folder

@@ -1,4 +1,4 @@
-"""Servers that are away: telling that from everything else that can go wrong, saying it, and waiting."""
+"""Outages of servers: telling them from everything else that can go wrong, saying so, and waiting."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from bonas_core.errors import SearchError
 from tasks.mlflow_store.tracking import shown_uri
 
 OUTAGES = 20
-"""Times in a row that work which makes no progress goes on after Prefect's server went away."""
+"""Number of times in a row that work without progress goes on after Prefect's server went away."""
 _LOOK_EVERY_S = 2.0
 _ALARM_AFTER = 4  # looks in a row without an answer: a busy server misses some
 
 
 def is_outage(error: BaseException) -> bool:
-    """Whether an error came from a server that cannot be reached, or that cannot answer."""
+    """Tells whether an error came from a server that cannot be reached, or that cannot answer."""
     for cause in _causes(error):
         if isinstance(cause, httpx.TransportError):
             return True
@@ -34,14 +34,15 @@ def is_outage(error: BaseException) -> bool:
 
 
 def reason_of(error: BaseException) -> str:
-    """An error in one line."""
+    """Describes an error in one line."""
     lines = str(error).splitlines()
     return f"{type(error).__name__}: {lines[0][:200]}" if lines else type(error).__name__
 
 
 def await_start(warn: Callable[[str], None], patience_s: float = 120.0) -> None:
-    """Waits a while for a server that is named but does not answer: it may be starting, as this process is. Where none
-    is named, the embedded one is started.
+    """Waits a while for a server that is named but does not answer: it may be starting, as this process is.
+
+    Where none is named, the embedded one is started.
 
     Raises:
         SearchError: it still does not.
@@ -72,7 +73,7 @@ def await_start(warn: Callable[[str], None], patience_s: float = 120.0) -> None:
 def watching_servers(
     tracking_uri: str | None, warn: Callable[[str], None], look_every_s: float = _LOOK_EVERY_S
 ) -> Iterator[None]:
-    """Says when Prefect's or MLflow's server goes away, and when it is back; their clients retry in silence.
+    """Warns when Prefect's or MLflow's server goes away, and when it is back; their clients retry in silence.
 
     Args:
         tracking_uri: of MLflow; looked at where it is a server's.

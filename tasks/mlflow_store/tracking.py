@@ -26,7 +26,8 @@ from bonas_core.report.analysis import honest_correlation
 from bonas_core.settings import Settings, leaves
 from bonas_core.storage import Location, local_folder
 from bonas_core.trials import Objective, Trial
-from tasks.home.workspace import REPORT_NAME, home, local_service, local_tracking_uri
+from tasks.home.environment import home, local_service, local_tracking_uri
+from tasks.home.search_folder import REPORT_NAME
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient

@@ -15,7 +15,7 @@ from bonas_core.spaces.nasbench201 import NASBench201
 from bonas_core.storage import single_writer
 from flows.command.cli import _exit_code
 from flows.running.opening import manifest
-from tasks.home.workspace import SearchFolder
+from tasks.home.search_folder import SearchFolder
 
 CELL = "|nor_conv_3x3~0|+|none~0|skip_connect~1|+|nor_conv_1x1~0|avg_pool_3x3~1|nor_conv_3x3~2|"
 
@@ -355,9 +355,11 @@ def test_images_that_are_missing_or_wrong_are_refused(refused: Callable[..., str
         "search", "cifar10-small"
     )
     assert "does not exist; give --source PATH" in refused("data", "prepare", "cifar10", "--source", tmp_path / "none")
-    other = tmp_path / "cifar-10-python.tar.gz"
-    other.write_bytes(b"something else")
-    assert "it should be c58f30108f718f92721af3b95e74349a" in refused("data", "prepare", "cifar10", "--source", other)
+    other, pickled = tmp_path / "cifar-10-binary.tar.gz", tmp_path / "cifar-10-python.tar.gz"
+    for path in (other, pickled):
+        path.write_bytes(b"something else")
+    assert "is c32a1d4ab5d03f1284b67883e8d87530" in refused("data", "prepare", "cifar10", "--source", other)
+    assert "download the binary version" in refused("data", "prepare", "cifar10", "--source", pickled)
     assert "cannot be read" in refused(
         "search", "quickstart", "--set", f"evaluator.data={written_as(tmp_path / 'mine.safetensors', b'not images')}"
     )

@@ -22,7 +22,7 @@ from bonas_core.storage import parse_json
 from bonas_core.testing import toy_problem
 from bonas_core.trials.history import SCHEMA, TrialHistory
 from flows.running.opening import fetched_model
-from tasks.home.workspace import SearchFolder
+from tasks.home.search_folder import SearchFolder
 
 
 @pytest.fixture(autouse=True)
@@ -64,6 +64,15 @@ MANIFESTS = {
     "binary": lambda stored: "\0\1",
     "huge": lambda stored: json.dumps({**stored, "more": "x" * (1 << 24)}),
     "no settings": lambda stored: json.dumps({**stored, "settings": None}),
+    "empty settings": lambda stored: json.dumps({**stored, "settings": {}}),
+    "a list for a budget": lambda stored: json.dumps({**stored, "settings": {**stored["settings"], "budget": [1]}}),
+    "slots as text": lambda stored: json.dumps(
+        {**stored, "settings": {**stored["settings"], "dispatch": {"slots": "2"}}}
+    ),
+    "a name that is a list": lambda stored: json.dumps({**stored, "settings": {**stored["settings"], "space": [1]}}),
+    "no time": lambda stored: json.dumps({name: stored[name] for name in stored if name != "created_at"}),
+    "no schema": lambda stored: json.dumps({name: stored[name] for name in stored if name != "schema"}),
+    "a key of many lines": lambda stored: json.dumps({**stored, "versions": {"\n" + 9_999 * "x": 1}}),
     "no seed": lambda stored: json.dumps({name: stored[name] for name in stored if name != "seed"}),
     "a query for an id": lambda stored: json.dumps({**stored, "uid": "' or '1' = '1"}),
     "another objective": lambda stored: json.dumps({**stored, "objective": {"name": "x", "direction": ["up"]}}),
@@ -100,12 +109,32 @@ def test_a_manifest_does_not_decide_where_is_written(search: SearchFolder, tmp_p
     assert stored_settings(search.id, str(search.path.parent), None).store == str(search.path.parent)
 
 
-@pytest.mark.parametrize("state", ["[]", '{"state": 1, "budget": [1]}', '{"a": ' + DEEP, "\0"])
+STATES = ["[]", '{"state": 1, "budget": [1]}', '{"state": "paused", "budget": {}}', '{"a": ' + DEEP, "\0"]
+
+
+@pytest.mark.parametrize("state", STATES)
 def test_a_state_that_is_none_is_ignored(state: str, search: SearchFolder, capsys):
     (search.path / "state.json").write_text(state)
     code, printed = bonas(capsys, "show", search.id, "--store", search.path.parent, "--json")
     assert code == 0
     assert json.loads(printed)["state"] == "interrupted"
+    assert bonas(capsys, "list", "--store", search.path.parent)[0] == 0
+
+
+def test_one_damaged_search_is_a_warning_in_the_list_of_all(search: SearchFolder, capsys):
+    started(search.path.parent, "whole")
+    stored = json.loads((search.path / "search.json").read_text())
+    (search.path / "search.json").write_text(json.dumps({**stored, "settings": {}}))
+    code, printed = bonas(capsys, "list", "--store", search.path.parent)
+    assert code == 0
+    (warning,) = [line for line in printed.splitlines() if line.startswith("warning: ")]
+    assert "search.json` is damaged (settings: space: Field required)" in warning
+    assert any(line.startswith("whole ") for line in printed.splitlines())
+
+
+def test_a_whole_search_file_is_read_as_it_was_written(search: SearchFolder):
+    stored = json.loads((search.path / "search.json").read_text())
+    assert stored == {"schema": 1, **search.read()}
 
 
 @pytest.mark.parametrize(
@@ -136,6 +165,16 @@ def test_links_out_of_the_store(place: str, search: SearchFolder, tmp_path: Path
     for command in ("show", "resume", "report"):
         assert f"`{inside}` is a symbolic link" in refused(capsys, command, search)
     assert sorted(tmp_path.joinpath("outside").rglob("*")) == before
+
+
+def test_a_folder_that_is_a_link_is_neither_opened_nor_listed(search: SearchFolder, tmp_path: Path, capsys):
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "linked").symlink_to(search.path)
+    for command in (["show", "linked"], ["train", "BONAS", "--preset", "digits-final", "--id", "linked"]):
+        code, printed = bonas(capsys, *command, "--store", tmp_path / "other")
+        assert (code, len(printed.splitlines())) == (2, 1)
+        assert "`linked` is a symbolic link" in printed
+    assert bonas(capsys, "list", "--store", tmp_path / "other")[1].startswith("no searches in")
 
 
 def test_links_in_the_folder_of_a_search_that_is_still_to_be_started(tmp_path: Path, capsys):

@@ -20,7 +20,7 @@ from bonas_core.trials import Trial, TrialState
 from bonas_core.trials.history import TrialHistory
 from flows.command.cli import _exit_code
 from flows.running.opening import manifest
-from tasks.home.workspace import SearchFolder
+from tasks.home.search_folder import SearchFolder
 
 SETTINGS = {
     "evaluator": {"kind": "bonas_core.testing:ToyEvaluator", "diverge_every": 4},

@@ -10,7 +10,8 @@ import pytest
 from test_store import started
 
 from flows.command.cli import _exit_code
-from tasks.home.workspace import TRAINING_FILE, SearchFolder
+from tasks.home.run_folder import TRAINING_FILE
+from tasks.home.search_folder import SearchFolder
 
 Refused = Callable[..., str]
 

@@ -1,7 +1,6 @@
 import hashlib
 import io
 import pickle
-import struct
 import tarfile
 from dataclasses import replace
 from pathlib import Path
@@ -14,15 +13,14 @@ from PIL import Image
 
 from bonas_core.errors import TableError
 from bonas_core.image_training.images import read_images
-from data import cifar, pickles
+from data import cifar
 from data.cifar10 import prepare as cifar10
 from data.cifar10.prepare import check, prepare
 
 BATCH = 20  # images of a batch in these tests
-NAMES = [*(f"data_batch_{number}" for number in range(1, 6)), "test_batch"]
+NAMES = [*(f"data_batch_{number}.bin" for number in range(1, 6)), "test_batch.bin"]
 RNG = np.random.default_rng(0)
 CIFAR10 = cifar10.CIFAR10  # as it is, whatever tests put in its place
-ARCHIVES = CIFAR10.archives
 PIXELS = {name: RNG.integers(256, size=(BATCH, 3072), dtype=np.uint8) for name in NAMES}
 LABELS = {name: [label % 10 for label in range(BATCH)] for name in NAMES}
 
@@ -35,35 +33,7 @@ def _small_batches(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cifar10, "CIFAR10", small)
 
 
-def python2_pickle(pixels: np.ndarray, labels: list[int], dtype: bytes = b"u1") -> bytes:
-    """A batch as the official archive has it: what Python 2 pickled with protocol 2."""
-
-    def short(text: bytes) -> bytes:
-        return b"U" + bytes([len(text)]) + text
-
-    rows, columns = pixels.shape
-    data = pixels.tobytes()
-    return b"".join(
-        [
-            b"\x80\x02}q\x01(", short(b"batch_label"), b"q\x02", short(b"training batch 1 of 5"), b"q\x03",
-            short(b"labels"), b"q\x04]q\x05(", *(b"K" + bytes([label]) for label in labels), b"e",
-            short(b"data"), b"q\x06cnumpy.core.multiarray\n_reconstruct\nq\x07cnumpy\nndarray\nq\x08K\x00\x85q\t",
-            b"U\x01b\x87q\nRq\x0b(K\x01K", bytes([rows]), b"M", struct.pack("<H", columns), b"\x86cnumpy\ndtype\nq\x0c",
-            short(dtype), b"K\x00K\x01\x87q\rRq\x0e(K\x03", short(b"|"),
-            b"NNNJ\xff\xff\xff\xffJ\xff\xff\xff\xffK\x00tb\x89T",
-            struct.pack("<i", len(data)), data, b"tb", short(b"filenames"), b"]", short(b"a.png"), b"au.",
-        ]
-    )  # fmt: skip
-
-
-def binary(name: str) -> bytes:
-    return np.hstack([np.array(LABELS[name], dtype=np.uint8)[:, None], PIXELS[name]]).tobytes()
-
-
-def batches(form: str) -> dict[str, bytes]:
-    if form == "binary":
-        return {f"{name}.bin": binary(name) for name in NAMES}
-    return {name: python2_pickle(PIXELS[name], LABELS[name]) for name in NAMES}
+BATCHES = {name: np.hstack([np.array(LABELS[name], dtype=np.uint8)[:, None], PIXELS[name]]).tobytes() for name in NAMES}
 
 
 def folder(path: Path, files: dict[str, bytes]) -> Path:
@@ -87,44 +57,49 @@ def assert_whole(target: Path, name: str = "cifar10") -> None:
     assert images.name == name
     assert np.array_equal(images.train_images.reshape(-1, 3072), np.concatenate([PIXELS[n] for n in NAMES[:5]]))
     assert images.train_labels.tolist() == [label for n in NAMES[:5] for label in LABELS[n]]
-    assert np.array_equal(images.test_images.reshape(-1, 3072), PIXELS["test_batch"])
+    assert np.array_equal(images.test_images.reshape(-1, 3072), PIXELS["test_batch.bin"])
 
 
-@pytest.mark.parametrize("form", ["binary", "python"])
-def test_folders_of_official_batches_are_read(tmp_path: Path, form: str) -> None:
+def test_a_folder_of_official_batches_is_read(tmp_path: Path) -> None:
     target = tmp_path / "made" / "cifar10.safetensors"
-    said = prepare(folder(tmp_path / "source", batches(form)), target)
+    said = prepare(folder(tmp_path / "source", BATCHES), target)
     assert "100 training images (10 to 10 a class), 20 test images" in said
     assert_whole(target)
     assert check(target).splitlines()[1:] == said.splitlines()[1:]
 
 
-@pytest.mark.parametrize(("form", "name"), [("binary", "cifar-10-binary.tar.gz"), ("python", "cifar-10-python.tar.gz")])
-def test_archives_are_read_if_their_checksum_is_official(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, form: str, name: str
-) -> None:
-    source, target = archive(tmp_path / name, batches(form)), tmp_path / "cifar10.safetensors"
-    with pytest.raises(TableError, match=r"its MD5 is \w{32}, it should be c\w{31}; it is damaged or another file"):
+def official(monkeypatch: pytest.MonkeyPatch, source: Path) -> None:
+    """Makes an archive the official one."""
+    md5 = hashlib.md5(source.read_bytes()).hexdigest()
+    monkeypatch.setattr(cifar10, "CIFAR10", replace(cifar10.CIFAR10, md5=md5))
+
+
+def test_an_archive_is_read_if_its_checksum_is_official(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    source, target = archive(tmp_path / "any.tar.gz", BATCHES), tmp_path / "cifar10.safetensors"
+    with pytest.raises(
+        TableError, match=r"its MD5 is \w{32}, that of cifar-10-binary.tar.gz is c32a\w{28}; it is damaged"
+    ):
         prepare(source, target)
     assert not target.exists()
-    monkeypatch.setitem(ARCHIVES, name, hashlib.md5(source.read_bytes()).hexdigest())
+    official(monkeypatch, source)
     prepare(source, target)
     assert_whole(target)
 
 
 def test_a_truncated_archive_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    source = archive(tmp_path / "cifar-10-binary.tar.gz", batches("binary"))
+    source = archive(tmp_path / "cifar-10-binary.tar.gz", BATCHES)
     source.write_bytes(source.read_bytes()[:3000])
-    monkeypatch.setitem(ARCHIVES, source.name, hashlib.md5(source.read_bytes()).hexdigest())
+    official(monkeypatch, source)
     with pytest.raises(TableError, match=r"cannot be unpacked .*; download it again") as caught:
         prepare(source, tmp_path / "cifar10.safetensors")
     assert "\n" not in str(caught.value)
 
 
-def test_missing_batches_are_refused(tmp_path: Path) -> None:
-    files = batches("binary")
-    del files["data_batch_3.bin"]
-    with pytest.raises(TableError, match="give the whole official archive or its folder"):
+def test_missing_batches_are_refused_by_name(tmp_path: Path) -> None:
+    files = {name: content for name, content in BATCHES.items() if name != "data_batch_3.bin"}
+    with pytest.raises(
+        TableError, match=r"it lacks data_batch_3.bin; give the whole official archive, cifar-10-binary"
+    ):
         prepare(folder(tmp_path / "source", files), tmp_path / "cifar10.safetensors")
     with pytest.raises(TableError, match="does not exist; give --source"):
         prepare(tmp_path / "nothing", tmp_path / "cifar10.safetensors")
@@ -132,14 +107,11 @@ def test_missing_batches_are_refused(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("content", "message"),
-    [
-        (binary("test_batch")[:-1], r"has 61459 bytes instead of 61460"),
-        (b"", "has 0 bytes"),
-    ],
+    [(BATCHES["test_batch.bin"][:-1], r"has 61459 bytes instead of 61460"), (b"", "has 0 bytes")],
 )
-def test_damaged_binary_batches_are_refused(tmp_path: Path, content: bytes, message: str) -> None:
+def test_damaged_batches_are_refused(tmp_path: Path, content: bytes, message: str) -> None:
     with pytest.raises(TableError, match=f"file test_batch.bin: it {message}"):
-        prepare(folder(tmp_path / "source", {**batches("binary"), "test_batch.bin": content}), tmp_path / "made")
+        prepare(folder(tmp_path / "source", {**BATCHES, "test_batch.bin": content}), tmp_path / "made")
     assert not (tmp_path / "made").exists()
 
 
@@ -153,42 +125,17 @@ class Harmful:
         return (open, (self.path, "w"))
 
 
-@pytest.mark.parametrize(
-    ("content", "message"),
-    [
-        (python2_pickle(PIXELS["test_batch"], LABELS["test_batch"])[:-40], "damaged|no end|exhausted|pickle"),
-        (python2_pickle(PIXELS["test_batch"], LABELS["test_batch"], b"f4"), "array of something else than bytes"),
-        (python2_pickle(PIXELS["test_batch"][:5], LABELS["test_batch"]), "`data` are not 20 images"),
-        (python2_pickle(PIXELS["test_batch"], [1, 2]), "`labels` are not 20 numbers"),
-        (pickle.dumps([1, 2], 2), "holds no dictionary"),
-        (b"\x80\x02}.", "`data` are not"),
-        (b"", "damaged|exhausted"),
-        (b"GARBAGE", "damaged|opcode|at position"),
-    ],
-)
-def test_damaged_pickles_are_refused(tmp_path: Path, content: bytes, message: str) -> None:
-    source = folder(tmp_path / "source", {**batches("python"), "test_batch": content})
-    with pytest.raises(TableError, match=message) as caught:
-        prepare(source, tmp_path / "made")
-    assert "file test_batch" in str(caught.value)
+@pytest.mark.parametrize("given", ["", "data_batch_1", "cifar-10-python.tar.gz"])
+def test_the_python_version_is_refused_unopened_and_the_binary_one_named(tmp_path: Path, given: str) -> None:
+    trap, pickled = tmp_path / "trap", tmp_path / "cifar-10-batches-py"
+    batches = {name.removesuffix(".bin"): pickle.dumps(Harmful(str(trap))) for name in NAMES}
+    folder(pickled, {**batches, "batches.meta": b""})
+    archive(pickled / "cifar-10-python.tar.gz", batches)
+    with pytest.raises(TableError, match=r"pickled.*; download the binary version, cifar-10-binary.tar.gz$") as caught:
+        prepare(pickled / given, tmp_path / "made")
     assert "\n" not in str(caught.value)
-
-
-@pytest.mark.parametrize("protocol", range(5))
-def test_a_pickle_that_would_call_something_is_refused_and_nothing_is_called(tmp_path: Path, protocol: int) -> None:
-    trap = tmp_path / "trap"
-    content = pickle.dumps({b"data": Harmful(str(trap))}, protocol)
-    with pytest.raises(ValueError, match=r"would call|instruction"):
-        pickles.read(content)
     assert not trap.exists()
-
-
-def test_what_is_read_is_what_pickle_would_read() -> None:
-    content = python2_pickle(PIXELS["test_batch"], LABELS["test_batch"])
-    ours, theirs = pickles.read(content), pickle.loads(content, encoding="bytes")
-    assert set(ours) == set(theirs)
-    assert np.array_equal(ours.pop(b"data"), theirs.pop(b"data"))
-    assert ours == theirs
+    assert not (tmp_path / "made").exists()
 
 
 def encoded(form: str, rows: int = 40, side: int = 32) -> list[bytes]:

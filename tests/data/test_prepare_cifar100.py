@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from test_prepare_cifar10 import archive, folder, python2_pickle
+from test_prepare_cifar10 import archive, folder
 
 from bonas_core.errors import TableError
 from bonas_core.image_training.images import read_images
@@ -12,7 +12,7 @@ from data.cifar100 import prepare as cifar100
 from data.cifar100.prepare import check, prepare
 
 RNG = np.random.default_rng(0)
-COUNTS = {"train": 200, "test": 100}
+COUNTS = {"train.bin": 200, "test.bin": 100}
 PIXELS = {name: RNG.integers(256, size=(count, 3072), dtype=np.uint8) for name, count in COUNTS.items()}
 FINE = {name: [row % 100 for row in range(count)] for name, count in COUNTS.items()}
 COARSE = {name: [row % 20 for row in range(count)] for name, count in COUNTS.items()}
@@ -20,39 +20,34 @@ COARSE = {name: [row % 20 for row in range(count)] for name, count in COUNTS.ite
 
 @pytest.fixture(autouse=True)
 def _small(monkeypatch: pytest.MonkeyPatch) -> None:
-    small = replace(cifar100.CIFAR100, train_files={"train": 200}, test_files={"test": 100})
+    small = replace(cifar100.CIFAR100, train_files={"train.bin": 200}, test_files={"test.bin": 100})
     monkeypatch.setattr(cifar100, "CIFAR100", small)
 
 
-def files(form: str) -> dict[str, bytes]:
-    """What the official archives hold: coarse labels stand before the fine ones."""
-    if form == "python":
-        coarse = {
-            name: python2_pickle(PIXELS[name], FINE[name]).replace(b"U\x06labels", b"U\x0bfine_labels")
-            for name in COUNTS
-        }
-        return {**coarse, "meta": b""}
-    columns = {name: np.array([COARSE[name], FINE[name]], dtype=np.uint8).T for name in COUNTS}
-    return {f"{name}.bin": np.hstack([columns[name], PIXELS[name]]).tobytes() for name in COUNTS}
+def file(name: str) -> bytes:
+    """The content of an official file: of every image the coarse label stands before the fine one."""
+    return np.hstack([np.array([COARSE[name], FINE[name]], dtype=np.uint8).T, PIXELS[name]]).tobytes()
 
 
-@pytest.mark.parametrize("form", ["binary", "python"])
-def test_archives_and_folders_are_read_with_their_fine_labels(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, form: str
-) -> None:
-    source = archive(tmp_path / f"cifar-100-{form}.tar.gz", files(form))
-    with pytest.raises(TableError, match=r"CIFAR-100 .*: its MD5 is \w{32}, it should be (03b5|eb90)\w{28}"):
+FILES = {name: file(name) for name in COUNTS}
+
+
+def test_archives_and_folders_are_read_with_their_fine_labels(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    source = archive(tmp_path / "cifar-100-binary.tar.gz", FILES)
+    with pytest.raises(
+        TableError, match=r"CIFAR-100 .*: its MD5 is \w{32}, that of cifar-100-binary.tar.gz is 03b5\w{28}"
+    ):
         prepare(source, tmp_path / "cifar100.safetensors")
     digest = hashlib.md5(source.read_bytes()).hexdigest()
-    monkeypatch.setitem(cifar100.CIFAR100.archives, source.name, digest)  # type: ignore[arg-type]
+    monkeypatch.setattr(cifar100, "CIFAR100", replace(cifar100.CIFAR100, md5=digest))
     said = prepare(source, tmp_path / "cifar100.safetensors")
     assert "cifar100: 200 training images (2 to 2 a class), 100 test images" in said
     images, _ = read_images(tmp_path / "cifar100.safetensors", check=True)
     assert images.classes == 100
-    assert images.train_labels.tolist() == FINE["train"]
-    assert np.array_equal(images.train_images.reshape(-1, 3072), PIXELS["train"])
-    assert np.array_equal(images.test_images.reshape(-1, 3072), PIXELS["test"])
-    prepare(folder(tmp_path / "unpacked", files(form)), tmp_path / "other.safetensors")
+    assert images.train_labels.tolist() == FINE["train.bin"]
+    assert np.array_equal(images.train_images.reshape(-1, 3072), PIXELS["train.bin"])
+    assert np.array_equal(images.test_images.reshape(-1, 3072), PIXELS["test.bin"])
+    prepare(folder(tmp_path / "unpacked", FILES), tmp_path / "other.safetensors")
     assert read_images(tmp_path / "other.safetensors")[0].digest == images.digest
     assert "as prepared" in check(tmp_path / "other.safetensors")
 
@@ -62,12 +57,18 @@ def test_files_that_are_missing_or_cut_off_are_refused_and_nothing_is_written(tm
     for number, (changes, message) in enumerate(
         [
             ({"test.bin": b"1"}, r"file test.bin: it has 1 bytes instead of 307400"),
-            ({"test.bin": files("binary")["train.bin"]}, r"file test.bin: it has 614800 bytes"),
-            ({"test.bin": None}, r"neither train.bin and test.bin nor those without .bin"),
+            ({"test.bin": FILES["train.bin"]}, r"file test.bin: it has 614800 bytes"),
+            ({"test.bin": None}, r"it lacks test.bin; give the whole official archive, cifar-100-binary.tar.gz"),
         ]
     ):
-        content = {name: data for name, data in {**files("binary"), **changes}.items() if data is not None}
+        content = {name: data for name, data in {**FILES, **changes}.items() if data is not None}
         with pytest.raises(TableError, match=message) as caught:
             prepare(folder(tmp_path / f"source-{number}", content), target)
         assert "\n" not in str(caught.value)
     assert not target.parent.exists()
+
+
+def test_the_python_version_is_refused_and_the_binary_one_named(tmp_path: Path) -> None:
+    source = folder(tmp_path / "cifar-100-python", {"train": b"", "test": b"", "meta": b""})
+    with pytest.raises(TableError, match=r"download the binary version, cifar-100-binary.tar.gz$"):
+        prepare(source, tmp_path / "cifar100.safetensors")

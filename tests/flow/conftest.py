@@ -16,7 +16,7 @@ def services(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     changed = {"BONAS_HOME": str(home), "PREFECT_HOME": str(home / "prefect"), "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0"}
     before = dict(os.environ)
     os.environ.update(changed)
-    from tasks.home.workspace import use_local_services
+    from tasks.home.environment import use_local_services
 
     use_local_services()
     from prefect.server.api.server import SubprocessASGIServer

@@ -161,7 +161,7 @@ def test_a_trial_that_waits_for_a_slot_says_who_has_it_and_takes_it_when_its_hol
 ) -> None:
     from flows.running.reporting import show_search
     from flows.search import search
-    from tasks.home.workspace import SearchFolder
+    from tasks.home.search_folder import SearchFolder
 
     monkeypatch.setenv("BONAS_SLOTS", str(tmp_path / "slots"))
     monkeypatch.setattr("os.cpu_count", lambda: 1)

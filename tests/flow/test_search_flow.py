@@ -111,7 +111,7 @@ def test_mlflow_holds_the_search_its_predictors_and_a_champion(store: Path) -> N
 def test_the_champion_moves_only_to_a_better_honest_score(store: Path) -> None:
     from bonas_core.methods.bonas.model import read_model
     from flows.search import search
-    from tasks.home.workspace import search_folder
+    from tasks.home.search_folder import search_folder
     from tasks.mlflow_store.tracking import CHAMPION, HonestScore, Tracker, connect, registered_name
 
     settings = settings_for(store, trials=14, **METHODS["best"])
@@ -170,7 +170,7 @@ def test_a_search_goes_on_without_its_tracking_server_and_publishes_later(
 ) -> None:
     from flows.command.display import displayed
     from flows.search import search
-    from tasks.home.workspace import local_tracking_uri
+    from tasks.home.environment import local_tracking_uri
     from tasks.mlflow_store.tracking import connect
 
     absent = {"uri": "http://127.0.0.1:9", "experiment": "late"}

@@ -25,7 +25,7 @@ from bonas_core.testing import Crash, Kind, ToyTraining, damage, faulty_disk, ti
 from bonas_core.testing.faults import KINDS
 from bonas_core.trials import Trial, TrialState
 from bonas_core.trials.history import TrialHistory
-from tasks.home.workspace import SearchFolder
+from tasks.home.search_folder import SearchFolder
 
 TRAINING = {"evaluator": {"kind": "bonas_core.testing:ToyTraining"}, "dispatch": {"retries": 0}}
 RANDOM = {**TRAINING, "method": {"name": "random"}}
@@ -43,11 +43,17 @@ LEARNING = {
 }
 MANIFEST = {
     "uid": "u",
+    "created_at": "2026-01-01T00:00:00+00:00",
     "fingerprint": "f",
     "space": "nasbench201",
     "seed": 0,
-    "settings": {},
-    "objective": {"name": "toy"},
+    "settings": {
+        "space": "nasbench201",
+        "method": {"name": "bonas"},
+        "budget": {"trials": 6},
+        "dispatch": {"slots": 1},
+    },
+    "objective": {"name": "toy", "unit": "fraction", "direction": "maximise"},
     "versions": {},
     "mlflow": {},
 }
@@ -74,7 +80,7 @@ def work(folder: SearchFolder, trials: int, parts: dict) -> list[Trial]:
         if not folder.exists():
             folder.write(MANIFEST)
         folder.read()
-        folder.write_state("running", "", {})
+        folder.write_state("running")
         remove_unfinished(folder.path)
         history = TrialHistory(folder.trials)
         log, rule = SearchLog(problem, history), StopRule(problem)
@@ -87,7 +93,7 @@ def work(folder: SearchFolder, trials: int, parts: dict) -> list[Trial]:
                 log.finish(search.evaluate(problem.evaluator, trial, checkpoints=make_folder(checkpoints)))
                 remove_folder(checkpoints)
                 history.compact_if_large()
-        folder.write_state("finished", "", {})
+        folder.write_state("finished")
     return log.rows
 
 
