@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from inspect import isfunction
 from typing import Any
 
 from pydantic import ValidationError
 
 from bonas_core.errors import SettingsError, first_line
 from bonas_core.evaluators.base import Evaluator
+from bonas_core.evaluators.function import FunctionEvaluator
 from bonas_core.methods.base import Strategy
 from bonas_core.registry import resolve
 from bonas_core.settings import CustomEvaluatorSettings, MethodSettings, Settings, TrainingSettings
@@ -71,15 +73,18 @@ def build_space(name: str) -> SearchSpace:
 
 
 def build_evaluator(settings: Settings, space: SearchSpace) -> Evaluator:
-    """Builds the evaluator of a space.
+    """Builds the evaluator of a space; a plain function is one.
 
     Raises:
         SettingsError: it cannot be made with the settings that are given.
     """
     options = settings.evaluator.model_dump()
     kind = options.pop("kind")
+    found = resolve("evaluator", kind)
+    if isfunction(found):
+        return FunctionEvaluator(space, found, **options)
     try:
-        evaluator: Evaluator = resolve("evaluator", kind)(space, **options)
+        evaluator: Evaluator = found(space, **options)
     except TypeError as error:
         if not isinstance(settings.evaluator, CustomEvaluatorSettings):
             raise

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol, runtime_checkable
+from typing import Protocol, SupportsFloat, runtime_checkable
 
 from bonas_core.spaces.architecture import Architecture
 from bonas_core.spaces.base import SearchSpace
@@ -25,6 +25,19 @@ class Outcome:
     """Trainable parameters of the network, where known."""
     images_per_second: float | None = field(default=None, compare=False)
     """Speed of a training; like its seconds, no part of what was found."""
+
+
+def as_outcome(found: object) -> Outcome:
+    """What an evaluator returned, which may be a plain number: the objective.
+
+    Raises:
+        TypeError: it is neither an `Outcome` nor a number.
+    """
+    if isinstance(found, Outcome):
+        return found
+    if isinstance(found, bool) or not isinstance(found, SupportsFloat):
+        raise TypeError(f"the evaluator returned {type(found).__name__}; return a number, the objective, or an Outcome")
+    return Outcome(float(found))
 
 
 Progress = Callable[[int, Mapping[str, float]], None]

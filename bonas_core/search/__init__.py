@@ -4,8 +4,10 @@
 driver `run` does that in a loop; an orchestrator does the same steps as tasks; `Search` leaves the loop to its user.
 """
 
-from bonas_core.search.driver import run
+from bonas_core.search.ask_tell import Asked, Search
+from bonas_core.search.driver import drive, run
 from bonas_core.search.evaluation import (
+    ended,
     evaluate,
     evaluate_with_retries,
     failed,
@@ -17,9 +19,13 @@ from bonas_core.search.log import SearchLog
 from bonas_core.search.steps import Step, StopRule, next_step
 
 __all__ = [
+    "Asked",
+    "Search",
     "SearchLog",
     "Step",
     "StopRule",
+    "drive",
+    "ended",
     "evaluate",
     "evaluate_with_retries",
     "failed",

@@ -39,30 +39,42 @@ def run(
         12
     """
     log = SearchLog(problem, history)
+    drive(log, history, checkpoints, on_trial, folder)
+    return log
+
+
+def drive(
+    log: SearchLog,
+    history: TrialHistory | None = None,
+    checkpoints: Location | None = None,
+    on_trial: Callable[[Trial], None] = lambda trial: None,
+    folder: Location | None = None,
+) -> None:
+    """Goes on with a search until it ends; see `run`."""
+    problem = log.problem
     for part in log.set_aside:
-        warnings.warn(f"history part set aside as `{part}`: it is damaged, its trials are done again", stacklevel=2)
+        warnings.warn(f"history part set aside as `{part}`: it is damaged, its trials are done again", stacklevel=3)
     rule = StopRule(problem)
     settings = problem.settings
     while True:
         step = next_step(problem, log, rule)
         if step.stop:
-            return log
+            return
         due = step.evaluate
         if step.propose:
             begin = time.perf_counter()
-            stages = stages_of(problem.strategy, log.trials, step.propose, settings.seed, folder)
-            proposals = carry_out(stages)
+            proposals = carry_out(stages_of(problem.strategy, log.trials, step.propose, settings.seed, folder))
             if proposals:
                 log.propose(proposals, time.perf_counter() - begin)
                 continue
             due = log.pending  # the space has no more
             if not due:
-                return log
+                return
         for trial in due:
-            folder = None if checkpoints is None else make_folder(checkpoints / str(trial.trial))
+            place = None if checkpoints is None else make_folder(checkpoints / str(trial.trial))
             dispatch = settings.dispatch
             finished = evaluate_with_retries(
-                problem.evaluator, trial, dispatch.retries, timeout_s=dispatch.trial_timeout, checkpoints=folder
+                problem.evaluator, trial, dispatch.retries, timeout_s=dispatch.trial_timeout, checkpoints=place
             )
             log.finish(finished)
             on_trial(finished)

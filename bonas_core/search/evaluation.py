@@ -8,9 +8,10 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 from bonas_core.errors import StoreError, TrainingDivergedError, TrialStoppedError, TrialTimeoutError
-from bonas_core.evaluators.base import EvaluationContext, Evaluator, Progress, no_progress
+from bonas_core.evaluators.base import EvaluationContext, Evaluator, Outcome, Progress, as_outcome, no_progress
 from bonas_core.storage import Location, local_folder, send
 from bonas_core.trials import Trial, TrialState
 
@@ -39,20 +40,39 @@ def evaluate(
     architecture = space.architecture(space.parse([trial.architecture])[0])
     # which of several equal GPUs it was decides nothing, and would differ between replays
     common = {"attempt": attempt, "device": device.partition(":")[0], "started_at": started}
+    found: Outcome | TrainingDivergedError
     try:
         with training_folder(checkpoints, progress) as (folder, told):
             context = EvaluationContext(trial.seed, device, folder, told)
-            outcome = evaluator.evaluate(architecture, context)
+            found = as_outcome(evaluator.evaluate(architecture, context))
     except TrainingDivergedError as error:
-        ended = {"cost_s": time.perf_counter() - begin, "finished_at": datetime.now(UTC)}
-        return trial.with_changes(state=TrialState.DIVERGED, error=str(error), **common, **ended)
-    ended = {"cost_s": time.perf_counter() - begin, "finished_at": datetime.now(UTC)}
-    figures = {"metrics": dict(outcome.metrics), "epochs": outcome.epochs, "params": outcome.params}
-    ended["images_per_second"] = outcome.images_per_second
-    if not math.isfinite(outcome.objective):
-        message = f"the evaluator returned {outcome.objective}"
-        return trial.with_changes(state=TrialState.DIVERGED, error=message, **figures, **common, **ended)
-    return trial.with_changes(state=TrialState.DONE, objective=float(outcome.objective), **figures, **common, **ended)
+        found = error
+    return ended(trial.with_changes(**common), found, time.perf_counter() - begin)
+
+
+def ended(trial: Trial, found: Outcome | BaseException, cost_s: float | None = None) -> Trial:
+    """The trial as it is recorded once it has ended: DONE, DIVERGED, or FAILED by an error other than a divergence.
+
+    Args:
+        trial: as it was proposed.
+        found: its outcome, or the error that its evaluation ended with.
+        cost_s: seconds that it took, where they are known.
+    """
+    closing: dict[str, Any] = {"cost_s": cost_s, "finished_at": datetime.now(UTC)}
+    if isinstance(found, TrainingDivergedError):
+        return trial.with_changes(state=TrialState.DIVERGED, error=str(found), **closing)
+    if isinstance(found, BaseException):
+        return failed(trial, found, max(trial.attempt, 1), cost_s or 0.0)
+    closing |= {
+        "metrics": dict(found.metrics),
+        "epochs": found.epochs,
+        "params": found.params,
+        "images_per_second": found.images_per_second,
+    }
+    if not math.isfinite(found.objective):
+        message = f"the evaluator returned {found.objective}"
+        return trial.with_changes(state=TrialState.DIVERGED, error=message, **closing)
+    return trial.with_changes(state=TrialState.DONE, objective=float(found.objective), **closing)
 
 
 @contextmanager

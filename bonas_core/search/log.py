@@ -31,7 +31,7 @@ class SearchLog:
 
     def __init__(self, problem: Problem, history: TrialHistory | None = None) -> None:
         self.rows: list[Trial] = []
-        self._problem = problem
+        self.problem = problem
         self._history = history
         self._columns = _columns(problem, 256)
         self.best: Trial | None = None
@@ -71,7 +71,7 @@ class SearchLog:
 
     def propose(self, proposals: Sequence[Proposal], surrogate_s: float) -> list[Trial]:
         """Adds the proposals of one round, which took `surrogate_s` seconds to choose."""
-        objective, space = self._problem.objective, self._problem.space
+        objective, space = self.problem.objective, self.problem.space
         # a round of the initial design may take several calls: it is one round
         initial = bool(self.rows) and self.rows[-1].round == 0 and proposals[0].sampler == "initial"
         number = 0 if initial else self.rounds
@@ -92,7 +92,7 @@ class SearchLog:
                     predicted_std=_map(lambda std: abs(objective.objective(std)), proposal.predicted_std),
                     incumbent=_map(objective.objective, proposal.incumbent),
                     predictor_version=proposal.predictor_version,
-                    seed=derived_seed(self._problem.settings.seed, Purpose.TRIAL, trial),
+                    seed=derived_seed(self.problem.settings.seed, Purpose.TRIAL, trial),
                     surrogate_s=surrogate_s / len(proposals),
                     proposed_at=now,
                 )
@@ -118,18 +118,18 @@ class SearchLog:
         while end in recorded:
             end += 1
         if end - begin < len(recorded):
-            if self._problem.settings.dispatch.mode == "asynchronous" and self._history is not None:
+            if self.problem.settings.dispatch.mode == "asynchronous" and self._history is not None:
                 raise StoreError(
                     f"history `{self._history.location}` holds trial {max(recorded)} but not trial {end}; "
                     "put back the part that was moved away, or start another search"
                 )
             last = recorded[end - 1].round if end > begin else 0
             size = sum(trial.round == last for trial in recorded.values() if trial.trial < end)
-            if last and size < self._problem.settings.method.batch:
+            if last and size < self.problem.settings.method.batch:
                 end -= size  # a round is proposed as a whole
         rows = [recorded.pop(trial) for trial in range(begin, end)]
         if rows:
-            self._append(rows, self._problem.space.parse([trial.architecture for trial in rows]))
+            self._append(rows, self.problem.space.parse([trial.architecture for trial in rows]))
 
     def _is_recorded(self, trial: Trial) -> bool:
         recorded = self._recorded.get(trial.trial)
@@ -143,12 +143,12 @@ class SearchLog:
     def _append(self, rows: Sequence[Trial], genotypes: Genotypes) -> None:
         n, m = len(self.rows), len(self.rows) + len(rows)
         if m > len(self._columns):
-            larger = _columns(self._problem, max(m, 2 * n))
+            larger = _columns(self.problem, max(m, 2 * n))
             for new, old in zip(larger.columns(), self._columns.columns(), strict=True):
                 new[:n] = old[:n]
             self._columns = larger
         self._columns.genotypes[n:m] = genotypes
-        self._columns.keys[n:m] = self._problem.space.keys(genotypes)
+        self._columns.keys[n:m] = self.problem.space.keys(genotypes)
         self.rows.extend(rows)
         for trial in rows:
             self.spent_s += trial.surrogate_s
@@ -156,7 +156,7 @@ class SearchLog:
                 self._finish(trial)
 
     def _finish(self, trial: Trial) -> None:
-        n, objective = trial.trial, self._problem.objective
+        n, objective = trial.trial, self.problem.objective
         self.rows[n] = trial
         self.spent_s += trial.cost_s or 0.0
         self._columns.finished[n] = True

@@ -56,7 +56,7 @@ class Learner:
     space: SearchSpace
     predictor: Predictor
     """Learns the embedding."""
-    regression: Regression = field(default_factory=LinearRegression)
+    regression: Regression = field(default_factory=lambda: LinearRegression("constant"))
     """Of targets on embeddings, fitted anew after every trial."""
     loss: str = "exp"
     """Weights the squared errors of the predictor's training, one of `LOSSES`."""

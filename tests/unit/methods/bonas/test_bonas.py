@@ -12,6 +12,7 @@ from bonas_core.methods.base import Proposal, Stage, StagedStrategy, Strategy, c
 from bonas_core.methods.bonas import regression
 from bonas_core.methods.bonas.acquisition import log_expected_improvement
 from bonas_core.methods.bonas.predictors.gcn import GCN
+from bonas_core.methods.bonas.regression import LinearRegression
 from bonas_core.methods.bonas.schedule import Schedule
 from bonas_core.methods.bonas.strategy import Bonas, Embedded
 from bonas_core.methods.bonas.surrogate import FittedPredictor, Learner
@@ -36,6 +37,8 @@ QUICK = GCN(layers=2, width=8, epochs=8, learning_rate=1e-2, initialisation="he"
 
 def strategy(space: SearchSpace = SPACE, sampler: Sampler | LearningSampler | None = None, **options) -> Bonas:
     options = {"pool": 60, "initial": 6, "retrain_every": 4, **options}
+    if "intercept" in options:
+        options["regression"] = LinearRegression(options.pop("intercept"))
 
     def taken(part: type) -> dict:
         return {field.name: options.pop(field.name) for field in fields(part) if field.name in options}
@@ -239,10 +242,12 @@ def test_a_predictor_that_is_remembered_is_not_trained_again(monkeypatch):
     fitted = strategy().fit_predictor(trials, 0)
     later = strategy()
     later.remember(fitted)
-    monkeypatch.setattr(later, "_train", lambda *_: pytest.fail("it was trained again"))
+    monkeypatch.setattr(Learner, "fit_predictor", lambda *_: pytest.fail("it was trained again"))
     assert later.has(fitted.version)
     assert later.fit_predictor(trials, 0) is fitted
-    assert figures(later.propose(trials, 1, 0)) == figures(strategy().propose(trials, 1, 0))
+    proposals = figures(later.propose(trials, 1, 0))
+    monkeypatch.undo()
+    assert proposals == figures(strategy().propose(trials, 1, 0))
 
 
 def test_the_candidate_of_largest_expected_improvement_is_picked():
@@ -357,7 +362,7 @@ def test_a_shortlist_depends_on_nothing_but_what_the_predictor_saw():
     bonas.propose(trials.first(11), 1, 0)  # makes the shortlist earlier in the search
     assert figures(bonas.propose(trials, 1, 0)) == figures(other.propose(trials, 1, 0))
     pool, fitted = other.sample_pool(trials, 0), other.fit_predictor(trials, 0)
-    assert len(other.embed(trials, pool, fitted).pool.genotypes) == 40
+    assert len(other.embed(trials, pool, fitted, 0).pool.genotypes) == 40
 
 
 def test_the_posterior_incumbent_is_no_lucky_draw():
@@ -611,15 +616,18 @@ def test_stages_that_an_orchestrator_carries_out_give_the_same_proposals():
 
 
 def test_what_is_learnt_is_kept_in_a_folder_and_taken_up_from_it(tmp_path: Path, monkeypatch):
-    problem = toy_problem(20, method={"sampler": "reinforce", "controller": {"units": 6, "samples": 40}})
+    def made() -> Bonas:
+        controller = {"units": 6, "samples": 40}
+        return toy_problem(20, method={"sampler": "reinforce", "controller": controller}).strategy
+
     trials = some_trials(14)
-    first = figures(carry_out(problem.strategy.stages(trials, 1, 0, tmp_path)))
-    predictors, states = list(tmp_path.glob("predictors/*/*")), list(tmp_path.glob("samplers/*"))
-    assert (len(predictors), len(states)) == (1, 1)
-    again = toy_problem(20, method={"sampler": "reinforce", "controller": {"units": 6, "samples": 40}}).strategy
-    monkeypatch.setattr(Learner, "fit_predictor", None)  # nothing is to be trained
-    monkeypatch.setattr(ReinforceSampler, "update", None)
-    assert figures(carry_out(again.stages(trials, 1, 0, tmp_path))) == first
+    first = figures(carry_out(made().stages(trials, 1, 0, tmp_path)))
+    assert [len(list(tmp_path.glob(kept))) for kept in ("predictors/*/*", "samplers/*")] == [1, 1]
+    again = made()
+    with monkeypatch.context() as patched:
+        patched.setattr(Learner, "fit_predictor", lambda *_: pytest.fail("a predictor was trained again"))
+        patched.setattr(Bonas, "_updated", lambda *_: pytest.fail("a sampler learnt again"))
+        assert figures(carry_out(again.stages(trials, 1, 0, tmp_path))) == first
 
 
 @pytest.mark.parametrize("name", names("acquisition"))
@@ -641,7 +649,7 @@ def test_an_acquisition_function_of_ones_own_decides():
 
     trials = some_trials(20)
     own = strategy(acquisition=wants_certainty)
-    pool, fitted, embedded = step_of(own, trials)
+    pool, _, embedded = step_of(own, trials)
     surrogate = own.fit_surrogate(trials, embedded.trials)
     variance = surrogate.regression.posterior(embedded.candidates, precision=np.float32).variance
     proposal = own.propose(trials, 1, 0)[0]
