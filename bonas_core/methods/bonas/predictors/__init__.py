@@ -1,0 +1,1 @@
+"""Predictors: networks that learn embeddings of architectures from their scores."""

@@ -33,6 +33,8 @@ class Predictor(Protocol):
 
         Args:
             graphs: n cells, without the global vertex.
+            targets: (n,) standardised scores.
+            weights: (n,) of the squared errors.
             seed: decides initial weights and batch order; equal inputs and seed give equal weights.
             start: weights to begin from (warm start) instead of random ones.
 

@@ -1,8 +1,8 @@
 """How every predictor is trained: weighted squares, Adam, batches, ensembles side by side (paper sections 2.3, 3.4).
 
 A predictor of this project is a description of E networks and of their training; `NetworkPredictor` does with it what
-a search needs, and subclasses say what the networks see and compute. The members of an ensemble are trained together,
-as a leading dimension E of every weight: their losses are added, so that each is trained as if it were alone.
+a search needs, and subclasses say what the networks see and compute. The members of an ensemble are trained together:
+their losses are added, so that each is trained as if it were alone.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ class Inputs(Protocol):
 
 
 class Network(nn.Module, ABC, Generic[In]):
-    """E networks side by side: every parameter has a leading dimension E."""
+    """E networks side by side."""
 
     @abstractmethod
     def embed(self, inputs: In) -> Tensor:
@@ -118,7 +118,9 @@ class NetworkPredictor(ABC, Generic[In]):
             with torch.no_grad():
                 network.settle(inputs)
             return PredictorWeights(
-                {name: tensor.detach().numpy().copy() for name, tensor in network.state_dict().items()}, tuple(losses)
+                # some buffers are integers, such as the counters of batch normalisation
+                {name: tensor.detach().float().numpy().copy() for name, tensor in network.state_dict().items()},
+                tuple(losses),
             )
 
         for epoch in range(self.epochs):
@@ -154,7 +156,7 @@ class NetworkPredictor(ABC, Generic[In]):
             for begin in range(0, len(graphs), _CHUNK):
                 inputs = self._inputs(graphs[begin : begin + _CHUNK], weights)
                 if network is None:
-                    network = self._network(inputs, None)
+                    network = self._network(inputs, None).eval()
                     _load(network, weights, "predictor weights")
                 chunks.append(compute(network, inputs).numpy())
         return np.concatenate(chunks)

@@ -6,7 +6,8 @@ of the global vertex or, in spaces where vertices have fixed roles, of all verti
 turns it into a score serves the training only; a search puts Bayesian linear regression in its place.
 
 Weights have nothing to do with the number of vertices while the global vertex is read, so that networks trained on
-small graphs can go on with larger ones.
+small graphs can go on with larger ones. Graphs are matrices here, which is fastest for the cells of search spaces;
+graphs of hundreds of vertices are better off with the message passing of `predictors.pyg`.
 """
 
 from __future__ import annotations
@@ -14,7 +15,6 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol
 
 import torch
 from torch import Tensor, nn
@@ -28,7 +28,6 @@ NORMALISATIONS = ("none", "row", "symmetric")
 READOUTS = ("global", "vertices")
 
 _EPS = 1e-5  # of batch normalisation
-_LARGEST_DENSE = 64  # vertices; larger graphs go through torch-geometric's sparse message passing
 
 
 @dataclass(frozen=True)
@@ -56,28 +55,12 @@ class GCN(NetworkPredictor["_Inputs"]):
 
     def _inputs(self, graphs: GraphBatch, weights: PredictorWeights | None = None) -> _Inputs:
         graphs = with_global_vertex(graphs) if self.readout == "global" else graphs
-        sparse = graphs.labels.shape[1] > _LARGEST_DENSE
-        return (_SparseInputs if sparse else _DenseInputs)(graphs, self.normalisation, self.readout)
+        propagation = _propagation(torch.from_numpy(graphs.adjacency).float(), self.normalisation)
+        features = propagation @ _one_hot(torch.from_numpy(graphs.labels), len(graphs.vocabulary))
+        return _Inputs(features, propagation, torch.from_numpy(graphs.mask), self.readout)
 
     def _network(self, inputs: _Inputs, generator: torch.Generator | None) -> _Network:
         return _Network(self, inputs.features.shape[-1], inputs.read.shape[1], generator)
-
-
-class _Inputs(Protocol):
-    """A batch of B graphs as N vertices in a row, and how features flow between them."""
-
-    features: Tensor
-    """(N, F) one-hot labels, already aggregated once: P X."""
-    share: Tensor | None
-    """(N, 1) weight of every vertex in batch statistics, padding having none; None where all weigh the same."""
-    read: Tensor
-    """(B, R) the vertices whose features are the embedding."""
-
-    def aggregate(self, h: Tensor) -> Tensor:
-        """(E, N, H) -> (E, N, H): P H."""
-
-    def __getitem__(self, rows: Tensor) -> _Inputs:
-        """The inputs of these graphs."""
 
 
 def _propagation(adjacency: Tensor, normalisation: str) -> Tensor:
@@ -95,69 +78,35 @@ def _one_hot(labels: Tensor, classes: int) -> Tensor:
     return (labels[..., None] == torch.arange(classes)).float()  # padding matches none: zeros
 
 
-class _DenseInputs:
-    """Graphs as matrices, all of one size."""
+class _Inputs:
+    """A batch of B graphs as matrices of V vertices each, padding included: N = B V vertices in a row."""
 
-    def __init__(self, graphs: GraphBatch, normalisation: str, readout: str) -> None:
-        propagation = _propagation(torch.from_numpy(graphs.adjacency).float(), normalisation)
-        features = propagation @ _one_hot(torch.from_numpy(graphs.labels), len(graphs.vocabulary))
-        self._set(propagation, features, torch.from_numpy(graphs.mask), readout)
+    features: Tensor
+    """(N, F) one-hot labels, already aggregated once: P X."""
+    share: Tensor | None
+    """(N, 1) weight of every vertex in batch statistics, padding having none; None where all weigh the same."""
+    read: Tensor
+    """(B, R) the vertices whose features are the embedding."""
 
-    def _set(self, propagation: Tensor, features: Tensor, mask: Tensor, readout: str) -> None:
+    def __init__(self, features: Tensor, propagation: Tensor, mask: Tensor, readout: str) -> None:
+        """Takes features P X (B, V, F), P (B, V, V), or (1, V, V) where graphs share their edges, and mask (B, V)."""
         B, V = mask.shape
-        self._propagation = propagation
-        """(B, V, V), or (1, V, V) where all graphs share their edges."""
-        self._mask = mask
-        self._readout = readout
+        self._propagation, self._mask, self._readout = propagation, mask, readout
         self.features = features.reshape(B * V, -1)
         self.share = None if bool(mask.all()) else (mask / mask.sum()).float().reshape(B * V, 1)
         first = torch.arange(B)[:, None] * V
         self.read = first if readout == "global" else first + torch.arange(V)
 
     def aggregate(self, h: Tensor) -> Tensor:
+        """Sums (E, N, H) of the features (E, N, H) of predecessors, weighted by P: P H."""
         (B, V), (E, N, H) = self._mask.shape, h.shape
         return (self._propagation @ h.view(E, B, V, H)).view(E, N, H)
 
-    def __getitem__(self, rows: Tensor) -> _DenseInputs:
-        chosen = _DenseInputs.__new__(_DenseInputs)
-        shared = self._propagation.shape[0] == 1
+    def __getitem__(self, rows: Tensor) -> _Inputs:
+        """The inputs of these graphs."""
         features = self.features.view(*self._mask.shape, -1)
-        chosen._set(
-            self._propagation if shared else self._propagation[rows], features[rows], self._mask[rows], self._readout
-        )
-        return chosen
-
-
-class _SparseInputs:
-    """The same by message passing over edge lists, for graphs too large for matrices."""
-
-    share: Tensor | None = None
-
-    def __init__(self, graphs: GraphBatch, normalisation: str, readout: str) -> None:
-        from torch_geometric.nn import SimpleConv
-        from torch_geometric.nn.conv.gcn_conv import gcn_norm
-        from torch_geometric.utils import add_self_loops, degree, to_undirected
-
-        self._graphs, self._normalisation, self._readout = graphs, normalisation, readout
-        batch = graphs.to_pyg()
-        N = batch.x.shape[0]
-        if normalisation == "symmetric":
-            self._edges, self._strength = gcn_norm(to_undirected(batch.edge_index, num_nodes=N), num_nodes=N)
-        else:
-            self._edges, _ = add_self_loops(batch.edge_index, num_nodes=N)
-            self._strength = torch.ones(self._edges.shape[1])
-            if normalisation == "row":
-                self._strength = 1 / degree(self._edges[1], N)[self._edges[1]]
-        self._convolution = SimpleConv(aggr="sum")
-        self.features = self.aggregate(_one_hot(batch.x, len(graphs.vocabulary))[None])[0]
-        first = batch.ptr[:-1, None]
-        self.read = first if readout == "global" else first + torch.arange(graphs.labels.shape[1])
-
-    def aggregate(self, h: Tensor) -> Tensor:
-        return torch.stack([self._convolution(member, self._edges, self._strength) for member in h])
-
-    def __getitem__(self, rows: Tensor) -> _SparseInputs:
-        return _SparseInputs(self._graphs[rows.numpy()], self._normalisation, self._readout)
+        propagation = self._propagation if self._propagation.shape[0] == 1 else self._propagation[rows]
+        return _Inputs(features[rows], propagation, self._mask[rows], self._readout)
 
 
 class _Network(Network[_Inputs]):

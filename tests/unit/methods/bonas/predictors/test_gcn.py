@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import torch
 from scipy.stats import spearmanr
-from torch_geometric.nn import GCNConv
-from torch_geometric.utils import to_undirected
+from torch_geometric.nn import GCNConv, GINConv, SimpleConv
+from torch_geometric.utils import add_self_loops, to_undirected
 
 from bonas_core.methods.bonas.predictors import fitting as training
 from bonas_core.methods.bonas.predictors import gcn as module
@@ -102,15 +102,28 @@ def test_embedding_has_a_width_per_read_vertex_and_member(readout: str, features
     assert (embedding >= 0).all()
 
 
-def test_one_layer_of_symmetric_normalisation_is_that_of_torch_geometric():
-    graphs = with_global_vertex(graphs_of_many_sizes(1, seed=3))
-    V = int(graphs.mask.sum())
-    adjacency = torch.from_numpy(graphs.adjacency).float()[:, :V, :V]
-    x = torch.randn(V, 5, generator=torch.Generator().manual_seed(0))
-    layer = GCNConv(5, 4, bias=False)
-    edges = to_undirected(torch.from_numpy(np.stack(np.nonzero(graphs.adjacency[0]))), num_nodes=V)
-    ours = module._propagation(adjacency, "symmetric")[0] @ x @ layer.lin.weight.T
-    torch.testing.assert_close(ours, layer(x, edges))
+@pytest.mark.parametrize("graphs", [cells(5), graphs_of_many_sizes(5)], ids=["shared edges", "own edges"])
+@pytest.mark.parametrize("normalisation", NORMALISATIONS)
+def test_aggregation_is_that_of_the_layers_of_torch_geometric(normalisation: str, graphs: GraphBatch):
+    seen = with_global_vertex(graphs)
+    batch, real = seen.to_pyg(), torch.from_numpy(seen.mask).flatten()
+    x = torch.zeros(2, len(real), 5)
+    x[:, real] = torch.randn(2, len(batch.x), 5, generator=torch.Generator().manual_seed(0))
+    convolution = GCNConv(5, 4, bias=False)
+    matrix = convolution.lin.weight.T
+    loops, _ = add_self_loops(batch.edge_index, num_nodes=len(batch.x))
+
+    def by_torch_geometric(h: torch.Tensor) -> torch.Tensor:
+        match normalisation:
+            case "symmetric":
+                return convolution(h, to_undirected(batch.edge_index, num_nodes=len(h)))
+            case "row":
+                return SimpleConv(aggr="mean")(h, loops) @ matrix
+            case _:
+                return GINConv(torch.nn.Identity())(h, batch.edge_index) @ matrix
+
+    ours = (replace(SMALL, normalisation=normalisation)._inputs(graphs).aggregate(x) @ matrix)[:, real]
+    torch.testing.assert_close(ours, torch.stack([by_torch_geometric(member) for member in x[:, real]]))
 
 
 def written_out(gcn: GCN, tensors: dict[str, np.ndarray], known: GraphBatch) -> tuple[np.ndarray, np.ndarray]:
@@ -164,27 +177,6 @@ def test_rows_are_means_over_predecessors_and_the_vertex_itself():
         module._propagation(adjacency, "row")[0],
         torch.tensor([[1, 0, 0], [1 / 2, 1 / 2, 0], [1 / 3, 1 / 3, 1 / 3]]),
     )
-
-
-@pytest.mark.parametrize("normalisation", NORMALISATIONS)
-@pytest.mark.parametrize("batch", [cells(16), graphs_of_many_sizes()], ids=["shared edges", "own edges"])
-def test_dense_and_sparse_message_passing_agree(normalisation: str, batch: GraphBatch, monkeypatch):
-    gcn = replace(SMALL, normalisation=normalisation)
-    dense = fit(gcn, batch)
-    embedded = gcn.embed(dense, batch)
-    monkeypatch.setattr(module, "_LARGEST_DENSE", 0)
-    np.testing.assert_allclose(gcn.embed(dense, batch), embedded, atol=1e-4)
-    sparse = fit(gcn, batch)
-    np.testing.assert_allclose(sparse.losses, dense.losses, rtol=1e-3)
-
-
-def test_sparse_message_passing_reads_vertices_too(monkeypatch):
-    gcn = replace(SMALL, readout="vertices")
-    graphs = cells(16)
-    weights = fit(gcn, graphs)
-    embedded = gcn.embed(weights, graphs)
-    monkeypatch.setattr(module, "_LARGEST_DENSE", 0)
-    np.testing.assert_allclose(gcn.embed(weights, graphs), embedded, atol=1e-4)
 
 
 @pytest.mark.parametrize("batch_size", [128, 7])
