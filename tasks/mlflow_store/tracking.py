@@ -10,7 +10,7 @@ import math
 import os
 import re
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -39,8 +39,16 @@ CHAMPION = "champion"
 _SEARCH_TAG = "bonas.search"
 _PREDICTOR_TAG = "bonas.predictor"
 _SCORE_TAG = "bonas.honest_score"
+_VERSION_TAG = "bonas.model_version"
 _SCHEMES = ("sqlite", "http", "https", "postgresql", "mysql", "mssql", "databricks")
-_MANY = 1000
+_METRICS, _PARAMETERS, _TAGS = 1000, 100, 100
+"""How many MLflow takes in one call."""
+_PARAMETER_LENGTH, _TAG_LENGTH = 6000, 8000
+"""Characters of a value that MLflow keeps."""
+_PARAMETER_NAME = re.compile(r"\w[\w.\- :]{0,249}")
+"""Names of parameters that MLflow takes."""
+_PAGE = 1000
+_SETTINGS_FILE = "settings.json"
 _FEWEST = 5  # trials behind an honest score
 _MODEL_URI = re.compile(r"models:/([^/@]+)(?:@([^/@]+)|/(\d+))")
 
@@ -104,10 +112,66 @@ def experiment(client: MlflowClient, name: str) -> str:
         return str(found.experiment_id)
 
 
-def log_metrics(client: MlflowClient, run_id: str, metrics: Sequence[Metric]) -> None:
-    """Logs any number of metrics, of which MLflow takes so many at a time."""
-    for begin in range(0, len(metrics), _MANY):
-        client.log_batch(run_id, metrics[begin : begin + _MANY])
+def log_batch(
+    client: MlflowClient,
+    run_id: str,
+    metrics: Sequence[Metric] = (),
+    parameters: Mapping[str, object] | None = None,
+    tags: Mapping[str, str] | None = None,
+) -> None:
+    """Logs metrics, parameters and tags of any number, in as many calls as MLflow's limits need.
+
+    Values that are longer than MLflow keeps end with a note of their length. Logging a metric of the same name, value,
+    step and time again changes nothing, nor does a parameter of the same value.
+
+    Args:
+        client: of the tracking server.
+        run_id: names the run.
+        metrics: to log.
+        parameters: by name; those that are None, or have a name that MLflow does not take, are left out.
+        tags: by name.
+    """
+    from mlflow.entities import Param, RunTag
+
+    given = (parameters or {}).items()
+    taken = [(name, str(value)) for name, value in given if value is not None and _PARAMETER_NAME.fullmatch(name)]
+    logged = [Param(name, _shortened(value, _PARAMETER_LENGTH)) for name, value in taken]
+    labels = [RunTag(name, _shortened(value, _TAG_LENGTH)) for name, value in (tags or {}).items()]
+    for begin in range(0, len(metrics), _METRICS):
+        client.log_batch(run_id, metrics=metrics[begin : begin + _METRICS])
+    for begin in range(0, len(logged), _PARAMETERS):
+        client.log_batch(run_id, params=logged[begin : begin + _PARAMETERS])
+    for begin in range(0, len(labels), _TAGS):
+        client.log_batch(run_id, tags=labels[begin : begin + _TAGS])
+
+
+def _shortened(value: str, length: int) -> str:
+    """Returns a value of at most so many characters, which says so where it is not the whole."""
+    note = f"... ({len(value)} characters)"
+    return value if len(value) <= length else value[: length - len(note)] + note
+
+
+def log_settings(client: MlflowClient, run: Run, tree: Mapping[str, Any]) -> None:
+    """Logs settings as parameters of a run and, whole, as its artifact `settings.json`, unless that has been done.
+
+    A parameter that the run has already stays as it is: a run shows what it began with.
+    """
+    named = {name: value for name, value in leaves(tree) if value is not None and _PARAMETER_NAME.fullmatch(name)}
+    missing = {name: value for name, value in named.items() if name not in run.data.params}
+    if missing:
+        client.log_dict(run.info.run_id, dict(tree), _SETTINGS_FILE)
+        log_batch(client, run.info.run_id, parameters=missing)
+
+
+def found_runs(client: MlflowClient, experiment_id: str, query: str) -> Iterator[Run]:
+    """Yields all runs of an experiment that match a query, page by page."""
+    token = None
+    while True:
+        page = client.search_runs([experiment_id], query, max_results=_PAGE, page_token=token)
+        yield from page
+        token = page.token
+        if not token:
+            return
 
 
 def version_of_run(
@@ -227,14 +291,14 @@ class Tracker:
 
     def publish_predictor(self, path: Location, model: PredictorModel) -> None:
         """Logs a predictor as a nested run and registers it as a model version, unless that has been done."""
-        from mlflow.entities import Metric, Param, RunTag
+        from mlflow.entities import Metric
 
         version = model.fitted.version
         if version in self._published:
             return
         run = self._nested_run(model)
-        now = int(time.time() * 1000)
-        losses = [Metric("loss", loss, now, step) for step, loss in enumerate(model.fitted.weights.losses, start=1)]
+        begun = run.info.start_time  # so that whoever publishes again what was cut off logs the same points
+        losses = [Metric("loss", loss, begun, step) for step, loss in enumerate(model.fitted.weights.losses, start=1)]
         regression = model.surrogate.regression
         figures = {
             "alpha": regression.alpha,
@@ -242,9 +306,8 @@ class Tracker:
             "log_evidence": regression.log_evidence,
             "trained_on": float(model.fitted.trained_on),
         }
-        metrics = losses + [Metric(key, value, now, 0) for key, value in figures.items()]
-        parameters = [Param(key, str(value)) for key, value in model.settings.model_dump().items() if value is not None]
-        self.client.log_batch(run.info.run_id, metrics[-_MANY:], parameters)
+        metrics = losses + [Metric(key, value, begun, 0) for key, value in figures.items()]
+        log_batch(self.client, run.info.run_id, metrics, dict(leaves(model.settings.model_dump(mode="json"))))
         with local_folder(path.parent) as folder:
             self.client.log_artifact(run.info.run_id, str(folder / path.name), ARTIFACT_FOLDER)
         registered = registered_name(self.space)
@@ -258,7 +321,7 @@ class Tracker:
         )
         if _champion(self.client, registered) is None:
             self.client.set_registered_model_alias(registered, CHAMPION, registered_version.version)
-        self.client.log_batch(run.info.run_id, tags=[RunTag("bonas.model_version", str(registered_version.version))])
+        log_batch(self.client, run.info.run_id, tags={_VERSION_TAG: str(registered_version.version)})
         self.client.set_terminated(run.info.run_id)
         self._published[version] = (run.info.run_id, str(registered_version.version))
 
@@ -280,7 +343,7 @@ class Tracker:
             "honest_trials": float(score.trials),
             "honest_score": score.bound,
         }
-        self.client.log_batch(run_id, [Metric(key, value, now, score.trials) for key, value in figures.items()])
+        log_batch(self.client, run_id, [Metric(key, value, now, score.trials) for key, value in figures.items()])
         self.client.set_model_version_tag(registered, registered_version, _SCORE_TAG, tag)
         return promote_if_better(self.client, registered, registered_version)
 
@@ -300,7 +363,7 @@ class Tracker:
                 metrics.append(Metric("best_objective", best, now, trial.trial))
                 if trial.images_per_second is not None:
                     metrics.append(Metric("images_per_second", trial.images_per_second, now, trial.trial))
-        log_metrics(self.client, self.run_id, metrics)
+        log_batch(self.client, self.run_id, metrics)
         self._logged |= {trial.trial for trial in trials}
 
     def log_forecast(self, seconds: float, trials: int) -> None:
@@ -317,7 +380,7 @@ class Tracker:
         from mlflow.entities import Metric
 
         now = int(time.time() * 1000)
-        self.client.log_batch(self.run_id, [Metric(key, value, now, 0) for key, value in figures.items()])
+        log_batch(self.client, self.run_id, [Metric(key, value, now, 0) for key, value in figures.items()])
         status = {"finished": "FINISHED", "failed": "FAILED"}.get(state, "SCHEDULED")
         self.client.set_terminated(self.run_id, status)
 
@@ -333,18 +396,16 @@ class Tracker:
         return self.client.create_run(self.experiment_id, tags=tags, run_name=name)
 
     def _parent(self, settings: Settings) -> str:
-        from mlflow.entities import Param
-
+        """Returns the id of the search's run: the one that it has, which runs again, or a new one."""
         query = f"tags.`{_SEARCH_TAG}` = '{self._uid}' and tags.`bonas.kind` = 'search'"
         found = self.client.search_runs([self.experiment_id], query, max_results=1)
         if found:
-            run_id = str(found[0].info.run_id)
-            self.client.update_run(run_id, "RUNNING")
-            return run_id
-        tags = {_SEARCH_TAG: self._uid, "bonas.kind": "search"}
-        run = self.client.create_run(self.experiment_id, tags=tags, run_name=self.search_id)
-        parameters = [Param(name, str(value)[:500]) for name, value in leaves(settings.tree()) if value is not None]
-        self.client.log_batch(run.info.run_id, params=parameters)
+            run = found[0]
+            self.client.update_run(run.info.run_id, "RUNNING")
+        else:
+            tags = {_SEARCH_TAG: self._uid, "bonas.kind": "search"}
+            run = self.client.create_run(self.experiment_id, tags=tags, run_name=self.search_id)
+        log_settings(self.client, run, settings.tree())
         return str(run.info.run_id)
 
     def _logged_trials(self) -> set[int]:
@@ -352,11 +413,11 @@ class Tracker:
 
     def _known_predictors(self) -> dict[str, tuple[str, str]]:
         query = f"tags.`mlflow.parentRunId` = '{self.run_id}'"
-        known = {}
-        for run in self.client.search_runs([self.experiment_id], query, max_results=_MANY):
-            if "bonas.model_version" in run.data.tags:
-                known[run.data.tags[_PREDICTOR_TAG]] = (run.info.run_id, run.data.tags["bonas.model_version"])
-        return known
+        return {
+            run.data.tags[_PREDICTOR_TAG]: (run.info.run_id, run.data.tags[_VERSION_TAG])
+            for run in found_runs(self.client, self.experiment_id, query)
+            if _VERSION_TAG in run.data.tags
+        }
 
 
 def promote_if_better(client: MlflowClient, registered: str, version: str) -> bool:
@@ -390,11 +451,8 @@ def register_predictor(client: MlflowClient, model: PredictorModel, alias: str) 
     registered = registered_name(model.space)
     with suppress(MlflowException):  # it may be there already
         client.create_registered_model(registered)
-    made = [
-        found
-        for found in client.search_model_versions(f"name = '{registered}'")
-        if found.tags.get(_PREDICTOR_TAG) == model.fitted.version
-    ]
+    version = model.fitted.version
+    made = list(client.search_model_versions(f"name = '{registered}' and tags.`{_PREDICTOR_TAG}` = '{version}'"))
     if not made:
         run = client.create_run(experiment(client, registered), run_name=f"{alias} on {model.fitted.trained_on} cells")
         with TemporaryDirectory() as folder:
@@ -402,7 +460,7 @@ def register_predictor(client: MlflowClient, model: PredictorModel, alias: str) 
             client.log_artifact(run.info.run_id, str(Path(folder) / FILE_NAME), ARTIFACT_FOLDER)
         client.set_terminated(run.info.run_id)
         description = f"{model.objective.name}, trained on {model.fitted.trained_on} cells"
-        source, tags = f"{run.info.artifact_uri}/{ARTIFACT_FOLDER}", {_PREDICTOR_TAG: model.fitted.version}
+        source, tags = f"{run.info.artifact_uri}/{ARTIFACT_FOLDER}", {_PREDICTOR_TAG: version}
         made = [client.create_model_version(registered, source, run.info.run_id, tags, description=description)]
     client.set_registered_model_alias(registered, alias, made[0].version)
     return f"models:/{registered}@{alias}"
