@@ -61,7 +61,7 @@ def search(
     as_json: AsJson = False,
 ) -> None:
     """Search for an architecture; the same command again goes on with the same search."""
-    from flows.running.opening import default_id
+    from flows.running.continuing import default_id
     from flows.running.presets import load_settings
 
     settings, name = load_settings(preset, seed=seed, trials=trials, store=store, overrides=overrides or [])
@@ -73,12 +73,13 @@ def resume(
     search_id: SearchId,
     trials: Annotated[int | None, typer.Option(help="A larger number of trials in all.")] = None,
     store: Store = None,
+    overrides: Overrides = None,
     as_json: AsJson = False,
 ) -> None:
     """Go on with a search that was interrupted, or with a larger budget."""
     from flows.running.opening import stored_settings
 
-    _run(stored_settings(search_id, store, trials), search_id, as_json)
+    _run(stored_settings(search_id, store, trials, overrides or []), search_id, as_json)
 
 
 @app.command()

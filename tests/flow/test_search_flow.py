@@ -79,6 +79,27 @@ def test_threads_make_the_trials_of_one_slot(store: Path) -> None:
     assert comparable(TrialHistory(store / "one" / "trials")) == comparable(TrialHistory(store / "three" / "trials"))
 
 
+def test_a_search_goes_on_elsewhere_with_more_slots_as_if_nothing_had_changed(store: Path, services: Path) -> None:
+    from flows.search import search
+    from tasks.mlflow_store.tracking import connect
+
+    method = METHODS["batches"]
+    search(settings_for(store, **method), search_id="through")
+    paused = search(settings_for(store, **method), search_id="moved", more_trials=8)
+    assert paused["state"] == "paused"
+    uri = f"sqlite:///{services / 'elsewhere.db'}"
+    parts = {**method, "dispatch": {"backend": "thread", "slots": 3}, "tracking": {"uri": uri}}
+    assert search(settings_for(store, **parts), search_id="moved")["state"] == "finished"
+    assert comparable(TrialHistory(store / "moved" / "trials")) == comparable(
+        TrialHistory(store / "through" / "trials")
+    )
+    client = connect(uri)
+    experiment = client.get_experiment_by_name("bonas-nasbench201")
+    assert experiment is not None
+    (parent,) = client.search_runs([experiment.experiment_id], "tags.`bonas.kind` = 'search'")
+    assert [point.step for point in client.get_metric_history(parent.info.run_id, "objective")] == list(range(14))
+
+
 def test_mlflow_holds_the_search_its_predictors_and_a_champion(store: Path) -> None:
     from flows.search import search
     from tasks.mlflow_store.tracking import CHAMPION, connect
