@@ -10,7 +10,7 @@ import numpy as np
 from bonas_core.build import build_space
 from bonas_core.methods.base import initial_design
 from bonas_core.spaces.base import distinct
-from tasks.mlflow_store.tracking import CHAMPION, load_registered, registered_name
+from tasks.mlflow_store.registry import CHAMPION, load_registered, registered_name
 
 
 def rank(

@@ -41,7 +41,7 @@ from flows.running.reporting import short_form, write_search_report
 from flows.running.runlog import watching
 from tasks.home.outage import OUTAGES, is_outage, reason_of, wait_for_server, watching_servers
 from tasks.home.workspace import SearchFolder, search_folder
-from tasks.mlflow_store.tracking import named_uri
+from tasks.mlflow_store.client import named_uri
 from tasks.round import (
     embed,
     predictor_path,

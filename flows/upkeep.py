@@ -23,7 +23,9 @@ from bonas_core.trials.history import TrialHistory, read_part
 from flows.running.opening import stored_settings
 from flows.search import search
 from tasks.home.workspace import SearchFolder, default_store, searches
-from tasks.mlflow_store.tracking import HonestScore, connect, honest_score, promote_registered, register_predictor
+from tasks.mlflow_store.client import connect
+from tasks.mlflow_store.registry import promote_registered, register_predictor
+from tasks.mlflow_store.search_run import HonestScore, honest_score
 
 _FEWEST = 30  # trials to learn from: a fifth of them scores the predictor
 _ALIAS = "refreshed"
@@ -107,7 +109,7 @@ def refresh_predictor(
     model = fitted_on(problem, trials)
     client = connect(tracking_uri)
     uri = register_predictor(client, model, _ALIAS)
-    promoted = score is not None and promote_registered(client, uri, score)
+    promoted = score is not None and promote_registered(client, uri, score.bound)
     return {
         "trials": len(trials),
         "honest_score": None if score is None else score.bound,

@@ -476,7 +476,7 @@ def _run(settings: Settings, search_id: str, as_json: bool) -> None:
     from flows.running.opening import check_openable, check_unlocked
     from flows.running.reporting import show_search
     from tasks.home.workspace import search_folder
-    from tasks.mlflow_store.tracking import named_uri
+    from tasks.mlflow_store.client import named_uri
 
     folder = search_folder(search_id, settings.store)
     named_uri(settings.tracking.uri)

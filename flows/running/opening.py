@@ -85,7 +85,7 @@ def keep_warm_start(folder: SearchFolder, problem: Problem) -> None:
 
 def fetched_model(uri: str, tracking_uri: str | None) -> Path:
     """A registered predictor as a local file, named by its version."""
-    from tasks.mlflow_store.tracking import load_registered
+    from tasks.mlflow_store.registry import load_registered
 
     model = load_registered(tracking_uri, uri)
     path = make_local_folder(home() / "models") / f"{model.fitted.version}{SUFFIX}"

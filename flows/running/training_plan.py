@@ -25,7 +25,7 @@ from flows.running.continuing import check_continued, default_id
 from flows.running.opening import new_uid, versions
 from tasks.home.training_folder import Chosen, Plan, TrainingFolder, training_folder
 from tasks.home.workspace import search_folder
-from tasks.mlflow_store.tracking import named_uri
+from tasks.mlflow_store.client import named_uri
 
 
 @dataclass(frozen=True)

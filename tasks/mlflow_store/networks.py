@@ -13,14 +13,15 @@ from bonas_core.report.card import CELL_PICTURE, CURVE_PICTURE
 from bonas_core.settings import parse_settings
 from bonas_core.storage import local_folder
 from tasks.home.training_folder import CARD_FILE, Plan, Result, TrainingFolder, model_alias
-from tasks.mlflow_store.tracking import downloaded, experiment, log_batch, log_settings, version_of_run
+from tasks.mlflow_store.client import experiment, log_batch, log_settings
+from tasks.mlflow_store.registry import VERSION_TAG, downloaded, version_of_run
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
 ARTIFACT_FOLDER = "network"
 CARD_FOLDER = "card"
-_TRAINING_TAG, _CELL_TAG, _VERSION_TAG = "bonas.training", "bonas.cell", "bonas.model_version"
+_TRAINING_TAG, _CELL_TAG = "bonas.training", "bonas.cell"
 
 
 def publish_training(client: MlflowClient, folder: TrainingFolder, plan: Plan, place: int, result: Result) -> str:
@@ -37,7 +38,7 @@ def publish_training(client: MlflowClient, folder: TrainingFolder, plan: Plan, p
     experiment_id = experiment(client, settings.tracking.experiment or f"bonas-{settings.space}")
     query = f"tags.`{_TRAINING_TAG}` = '{plan.uid}' and tags.`{_CELL_TAG}` = '{place}'"
     found = client.search_runs([experiment_id], query, max_results=1)
-    if found and _VERSION_TAG in found[0].data.tags:
+    if found and VERSION_TAG in found[0].data.tags:
         return uri
     own_tags = {_TRAINING_TAG: plan.uid, _CELL_TAG: str(place)}
     tags = {**own_tags, "bonas.kind": "training"}
@@ -65,13 +66,13 @@ def publish_training(client: MlflowClient, folder: TrainingFolder, plan: Plan, p
     description = f"{result.metrics['test']:.2f} % of test images, {result.epochs} epochs; {chosen.origin}"
     version = version_of_run(client, result.model, run, ARTIFACT_FOLDER, own_tags, description)
     client.set_registered_model_alias(result.model, alias, version.version)
-    log_batch(client, run_id, tags={_VERSION_TAG: str(version.version)})
+    log_batch(client, run_id, tags={VERSION_TAG: str(version.version)})
     client.set_terminated(run_id)
     return uri
 
 
 def load_network(uri: str, tracking_uri: str | None = None) -> TrainedNetwork:
-    """The trained network behind `models:/NAME@ALIAS` or `models:/NAME/VERSION`.
+    """Loads the trained network behind `models:/NAME@ALIAS` or `models:/NAME/VERSION`.
 
     Args:
         uri: names the version.

@@ -73,8 +73,8 @@ def searched(store: Path) -> list[Any]:
 def test_the_best_cells_of_a_search_are_trained_registered_and_carried_over(
     bonas: Command, searched: list[Any], store: Path, tmp_path: Path
 ) -> None:
+    from tasks.mlflow_store.client import connect
     from tasks.mlflow_store.networks import load_network
-    from tasks.mlflow_store.tracking import connect
 
     final = written(tmp_path, "final", FINAL)
     command = ["train", final, "--from", "found", "--top", "2", "--store", store]
@@ -130,8 +130,8 @@ def test_the_best_cells_of_a_search_are_trained_registered_and_carried_over(
 
 
 def test_a_version_with_a_pickle_is_refused(tmp_path: Path) -> None:
+    from tasks.mlflow_store.client import connect, experiment
     from tasks.mlflow_store.networks import load_network
-    from tasks.mlflow_store.tracking import connect, experiment
 
     client = connect(None)
     run = client.create_run(experiment(client, "bonas-traps"))

@@ -36,7 +36,7 @@ SETTINGS = {
 
 @pytest.mark.slow  # the same through the plain driver is in the unit tests
 def test_a_search_lives_in_a_bucket(s3: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    from tasks.mlflow_store.tracking import connect
+    from tasks.mlflow_store.client import connect
 
     uri = s3.format("searches")
     (tmp_path / "mine.yaml").write_text(yaml.safe_dump(SETTINGS))

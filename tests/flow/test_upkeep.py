@@ -41,7 +41,8 @@ def test_servers_that_go_away_for_a_while_neither_end_a_search_nor_change_it(
 ) -> None:
     from flows.command.display import displayed
     from flows.search import SearchRun, search
-    from tasks.mlflow_store.tracking import Tracker, connect
+    from tasks.mlflow_store.client import connect
+    from tasks.mlflow_store.search_run import Tracker
 
     search(settings_for(store, 8), search_id="calm")
     failures = {"prefect": 2, "mlflow": 1}
@@ -91,7 +92,8 @@ def test_an_error_that_is_no_outage_ends_the_search(store: Path, monkeypatch: py
 def test_every_night_all_open_searches_gain_trials_and_every_week_their_predictor_is_refreshed(store: Path) -> None:
     from flows.search import search
     from flows.upkeep import continue_searches, refresh_predictor
-    from tasks.mlflow_store.tracking import CHAMPION, connect
+    from tasks.mlflow_store.client import connect
+    from tasks.mlflow_store.registry import CHAMPION
 
     random = {"method": {"name": "random", "initial": 6}}
     for name, seed, begun in (("one", 1, 6), ("two", 2, 10)):

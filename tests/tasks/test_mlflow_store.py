@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -32,7 +33,7 @@ def client(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MlflowClient]:
         patch.setenv("BONAS_HOME", str(tmp_path_factory.mktemp("home")))
         patch.delenv("MLFLOW_TRACKING_URI", raising=False)
         from tasks.home.workspace import home
-        from tasks.mlflow_store.tracking import connect
+        from tasks.mlflow_store.client import connect
 
         home().mkdir(exist_ok=True)
         yield connect(None)
@@ -56,7 +57,7 @@ def settings_for(**evaluator: Any) -> Settings:
 
 def published(client: MlflowClient, model: PredictorModel, folder: Path, search_id: str) -> Run:
     """The run of a predictor that a search has published."""
-    from tasks.mlflow_store.tracking import Tracker
+    from tasks.mlflow_store.search_run import Tracker
 
     path = folder / "predictors" / "a-version" / FILE_NAME
     path.parent.mkdir(parents=True)
@@ -70,7 +71,7 @@ def published(client: MlflowClient, model: PredictorModel, folder: Path, search_
 
 def parent_of(client: MlflowClient, settings: Settings, uid: str) -> Run:
     """The run of a search that has just begun."""
-    from tasks.mlflow_store.tracking import Tracker
+    from tasks.mlflow_store.search_run import Tracker
 
     return client.get_run(Tracker(client, settings, uid, uid, "toy-space").run_id)
 
@@ -137,14 +138,25 @@ def test_parameters_that_a_dead_process_left_out_are_added_by_the_next(
 def test_more_predictors_than_a_page_of_runs_holds_are_known(
     client: MlflowClient, model: PredictorModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from tasks.mlflow_store import tracking
+    from tasks.mlflow_store import client as client_module
+    from tasks.mlflow_store.search_run import Tracker
 
-    monkeypatch.setattr(tracking, "_PAGE", 2)
+    monkeypatch.setattr(client_module, "_PAGE", 2)
     versions = [f"version-{number}" for number in range(5)]
-    tracker = tracking.Tracker(client, settings_for(), "pages", "pages", "toy-space")
+    tracker = Tracker(client, settings_for(), "pages", "pages", "toy-space")
     path = tmp_path / FILE_NAME
     model.write(path)
     for version in versions:
         tracker.publish_predictor(path, replace(model, fitted=replace(model.fitted, version=version)))
-    again = tracking.Tracker(client, settings_for(), "pages", "pages", "toy-space")
+    again = Tracker(client, settings_for(), "pages", "pages", "toy-space")
     assert all(map(again.is_published, versions))
+
+
+def test_batches_are_logged_in_one_place_which_knows_the_limits() -> None:
+    repository = Path(__file__).parents[2]
+    files = [path for package in ("tasks", "flows") for path in (repository / package).rglob("*.py")]
+    assert len(files) > 30
+    logging = {
+        path.name for path in files if re.search(r"client\.log_(batch|metrics|params)\(|set_tags\(", path.read_text())
+    }
+    assert logging == {"client.py"}
