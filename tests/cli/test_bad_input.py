@@ -13,7 +13,7 @@ import yaml
 
 from bonas_core.spaces.nasbench201 import NASBench201
 from bonas_core.storage import single_writer
-from flows.command.cli import _exit_code
+from flows.command.app import exit_code
 from flows.running.opening import manifest
 from tasks.home.workspace import SearchFolder
 
@@ -37,7 +37,7 @@ def refused(capsys: pytest.CaptureFixture[str], home: Path) -> Callable[..., str
 
     def run(*arguments: str | Path) -> str:
         before = sorted(home.rglob("*"))
-        code = _exit_code([str(argument) for argument in arguments])
+        code = exit_code([str(argument) for argument in arguments])
         captured = capsys.readouterr()
         assert code == 2, captured.err
         assert captured.out == ""

@@ -22,7 +22,7 @@ from bonas_core.errors import ModelError
 from bonas_core.image_training.datasets import load
 from bonas_core.settings import parse_settings
 from bonas_core.trials.history import TrialHistory
-from flows.command.cli import _exit_code
+from flows.command.app import exit_code
 
 pytestmark = pytest.mark.flow
 
@@ -45,7 +45,7 @@ def bonas(capsys: pytest.CaptureFixture[str]) -> Command:
     """Runs a command that must succeed, and returns what it printed as JSON."""
 
     def run(*arguments: object) -> Any:
-        code = _exit_code([*map(str, arguments), "--json"])
+        code = exit_code([*map(str, arguments), "--json"])
         captured = capsys.readouterr()
         assert code == 0, captured.err
         assert "warning" not in captured.err
