@@ -1,8 +1,8 @@
-"""Table 1: how well predictors trained on most of a table rank the rest (section 4.1 of the paper).
+"""Predictors trained on most of a table and asked to rank the rest (section 4.1 of the paper).
 
 Every cell of the table belongs to one of three parts, drawn anew for each split: 85 % are learnt from, 10 % decide at
 which epoch to stop, 5 % are predicted. One row of `runs.parquet` is one predictor on one split, with its predictions,
-so that table and figure are drawn from it alone.
+so that Table 1 and Figure 3 are drawn from it alone.
 """
 
 from __future__ import annotations
@@ -34,7 +34,6 @@ from bonas_core.settings import Settings, TableSettings
 from bonas_core.spaces.base import SearchSpace
 from bonas_core.spaces.encoding import GraphBatch
 from bonas_core.spaces.path_encoding import ENDS, path_encoding
-from bonas_core.storage import write_whole
 from bonas_core.trials import Objective
 from flows.benchmarks.plan import Plan
 from flows.benchmarks.runs import run_all
@@ -150,7 +149,7 @@ class _Fitted:
 
 @dataclass(frozen=True)
 class Correlations:
-    """A table 1 that has run."""
+    """What predictors came to on all splits."""
 
     methods: tuple[str, ...]
     plan: Plan
@@ -160,28 +159,6 @@ class Correlations:
     objective: Objective
     cells: int
     seconds: float
-
-
-def table1(plan: Plan) -> str:
-    """Trains every predictor on all splits and writes `table1.md`, `runs.parquet` and `figure3.png`.
-
-    Args:
-        plan: its seeds are numbers of splits, its methods names of `ENTRIES`.
-
-    Returns:
-        the table, as Markdown.
-
-    Raises:
-        SettingsError: space, method or setting is unknown, or the objective is not a table's.
-        TableError: the table is too small to be split.
-    """
-    from flows.benchmarks.figure3 import draw
-
-    results = run_predictors(plan)
-    write_whole(plan.folder / "figure3.png", draw(results))
-    text = table(results)
-    write_whole(plan.folder / "table1.md", text.encode())
-    return text
 
 
 def run_predictors(plan: Plan) -> Correlations:
