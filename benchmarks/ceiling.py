@@ -21,8 +21,8 @@ from sklearn.ensemble import HistGradientBoostingRegressor
 from bonas_core.build import build
 from bonas_core.evaluators.base import ClosedEvaluator
 from bonas_core.methods.bonas.targets import transform
+from flows.benchmarks.predictors import graph_counts
 from flows.benchmarks.searches import preset_of, search_settings
-from flows.benchmarks.table1 import graph_counts
 
 
 def held_out(counts: NDArray[np.float32], targets: NDArray[np.float64], folds: int, seed: int) -> NDArray[np.float64]:

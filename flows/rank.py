@@ -1,48 +1,47 @@
-"""Ranking architectures with a registered predictor, without evaluating any."""
+"""Look-ups as a flow, for colleagues who have the UI or the API rather than a terminal."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+from typing import Annotated, Any
 
-import numpy as np
+from prefect import flow
+from prefect.artifacts import create_table_artifact
+from pydantic import Field
 
-from bonas_core.build import build_space
-from bonas_core.methods.base import initial_design
-from bonas_core.spaces.base import distinct
-from tasks.mlflow_store.tracking import CHAMPION, load_registered, registered_name
+from bonas_core.errors import SettingsError
+from flows.running.ranking import rank
+
+_SHOWN = 100
 
 
-def rank(
-    space_name: str,
-    architectures: Sequence[str],
-    pool: int,
-    model: str | None,
-    tracking_uri: str | None,
-    seed: int = 0,
+@flow(name="rank-architectures")
+def rank_architectures(
+    space: str = "nasbench201",
+    architectures: list[str] | None = None,
+    pool: Annotated[int, Field(ge=1, le=1_000_000)] | None = None,
+    model: str | None = None,
+    tracking_uri: str | None = None,
+    seed: Annotated[int, Field(ge=0)] = 0,
 ) -> dict[str, Any]:
-    """Ranks architectures, or a random pool of them where none are given, by predicted objective.
+    """Rank architectures by a registered predictor, without evaluating any.
 
-    Raises:
-        InputError: space, architecture or model is unknown, or the model is of another space.
+    Args:
+        space: registered name of a space, or module:object.
+        architectures: as the space prints them; or leave them out and give a pool.
+        pool: rank this many random architectures.
+        model: models:/NAME@ALIAS or models:/NAME/VERSION; by default the space's champion.
+        tracking_uri: MLflow server; by default that of the worker's home.
+        seed: of the random pool.
+
+    Returns:
+        model, objective and the ranking, best first.
     """
-    space = build_space(space_name)
-    genotypes = space.parse(architectures) if architectures else initial_design(space, pool, seed)
-    genotypes = genotypes[distinct(space.keys(genotypes), np.array([], dtype=np.uint64))]
-    uri = model or f"models:/{registered_name(space.name)}@{CHAMPION}"
-    loaded = load_registered(tracking_uri, uri)
-    mean, std = loaded.predict(space, genotypes)
-    sign = -1 if loaded.objective.direction == "maximise" else 1
-    order = np.argsort(sign * mean, kind="stable")
-    texts = space.format(genotypes[order])
-    return {
-        "model": uri,
-        "predictor": loaded.fitted.version,
-        "trained_on": loaded.fitted.trained_on,
-        "objective": loaded.objective.name,
-        "unit": loaded.objective.unit,
-        "ranking": [
-            {"rank": place, "predicted": float(mean[row]), "std": float(std[row]), "architecture": text}
-            for place, (row, text) in enumerate(zip(order, texts, strict=True), start=1)
-        ],
-    }
+    if bool(architectures) == (pool is not None):
+        raise SettingsError("rank-architectures: give either architectures or a pool; one of them says what to rank")
+    result = rank(space, architectures or [], pool or 0, model, tracking_uri, seed)
+    create_table_artifact(
+        result["ranking"][:_SHOWN],
+        key=f"ranking-{space.lower().replace(':', '-').replace('_', '-').replace('.', '-')}",
+        description=f"Predicted {result['objective']} ({result['unit']}) by {result['model']}",
+    )
+    return result

@@ -29,17 +29,18 @@ from bonas_core.storage import make_folder, remove_folder, remove_unfinished, si
 from bonas_core.trials import Trial
 from bonas_core.trials.history import TrialHistory
 from flows.running.artifacts import Artifacts
+from flows.running.continuing import default_id
 from flows.running.dispatch import Dispatcher
 from flows.running.forecast import forecast
 from flows.running.interruption import raise_if_requested
-from flows.running.opening import check_openable, default_id, keep_warm_start, manifest, new_uid
+from flows.running.opening import check_openable, keep_warm_start, manifest, new_uid
 from flows.running.publishing import Publisher
 from flows.running.recovery import mark_dead_runs
 from flows.running.reporting import short_form, write_search_report
 from flows.running.runlog import watching
 from tasks.home.outage import OUTAGES, is_outage, reason_of, wait_for_server, watching_servers
 from tasks.home.search_folder import SearchFolder, search_folder
-from tasks.mlflow_store.tracking import named_uri
+from tasks.mlflow_store.client import named_uri
 from tasks.round import record, run_stage
 
 

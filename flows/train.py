@@ -27,8 +27,8 @@ from flows.running.reporting import show_training
 from flows.running.training_plan import Prepared, default_training_id, prepare
 from tasks.home.outage import reason_of, watching_servers
 from tasks.home.training_folder import Result
+from tasks.mlflow_store.client import connect, named_uri
 from tasks.mlflow_store.networks import publish_training
-from tasks.mlflow_store.tracking import connect, named_uri
 from tasks.train_cell import train_cell
 
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import time
 from collections import defaultdict
-from collections.abc import Sequence
-from pathlib import Path
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from typing import Annotated, Any
 
 import numpy as np
@@ -13,18 +13,20 @@ from prefect import flow, get_run_logger
 from pydantic import Field
 
 from bonas_core.build import Problem, build
-from bonas_core.errors import BonasError
+from bonas_core.errors import BonasError, StoreError
 from bonas_core.methods.bonas.model import PredictorModel
 from bonas_core.methods.bonas.strategy import Bonas
 from bonas_core.settings import Settings, parse_settings
-from bonas_core.storage import store_folder
+from bonas_core.storage import Location, store_folder
 from bonas_core.trials import Trial, Trials, TrialState
-from bonas_core.trials.history import TrialHistory
+from bonas_core.trials.history import TrialHistory, read_part
 from flows.running.opening import stored_settings
 from flows.search import search
 from tasks.home.environment import default_store
 from tasks.home.search_folder import SearchFolder, searches
-from tasks.mlflow_store.tracking import HonestScore, connect, honest_score, promote_registered, register_predictor
+from tasks.mlflow_store.client import connect
+from tasks.mlflow_store.registry import promote_registered, register_predictor
+from tasks.mlflow_store.search_run import HonestScore, honest_score
 
 _FEWEST = 30  # trials to learn from: a fifth of them scores the predictor
 _ALIAS = "refreshed"
@@ -39,7 +41,7 @@ def continue_searches(
     """Go on with every open search of a store, within a budget that they share.
 
     What a search does not use of its equal share goes to those after it; the one that has fewest trials comes first.
-    A search that fails does not keep the others from going on.
+    A search that fails, or is damaged, does not keep the others from going on.
 
     Args:
         store: folder of searches; by default that of the worker's home.
@@ -83,7 +85,8 @@ def refresh_predictor(
 
     Searches that evaluate in different ways cannot be learnt from together: the way with most trials is taken. The
     honest score is that of the same predictor trained on the earlier four fifths of the trials: how well it ranks the
-    later fifth, which it has not seen. The champion changes only to a better score.
+    later fifth, which it has not seen. The champion changes only to a better score. A search that is damaged is left
+    out.
 
     Args:
         space: registered name of a space, or module:object.
@@ -93,10 +96,12 @@ def refresh_predictor(
     Returns:
         trials learnt from, score, model, and whether it was promoted.
     """
+    logger = get_run_logger()
     folder = store_folder(store) if store else default_store()
-    settings, trials = gathered(folder, space)
-    if len(trials) < _FEWEST:
-        get_run_logger().warning("space %s: %d trials are too few to learn from", space, len(trials))
+    settings, trials = gathered(folder, space, logger.warning)
+    if len(trials) < _FEWEST or not _have_objectives(trials):
+        found = "too few" if len(trials) < _FEWEST else "all diverged: nothing"
+        logger.warning("space %s: %d trials are %s to learn from", space, len(trials), found)
         return {"trials": len(trials), "promoted": False}
     assert settings is not None
     problem = build(_to_learn(settings))
@@ -105,7 +110,7 @@ def refresh_predictor(
     model = fitted_on(problem, trials)
     client = connect(tracking_uri)
     uri = register_predictor(client, model, _ALIAS)
-    promoted = score is not None and promote_registered(client, uri, score)
+    promoted = score is not None and promote_registered(client, uri, score.bound)
     return {
         "trials": len(trials),
         "honest_score": None if score is None else score.bound,
@@ -114,25 +119,38 @@ def refresh_predictor(
     }
 
 
-def gathered(store: Path, space: str) -> tuple[Settings | None, list[Trial]]:
-    """The settings of the newest search, and all distinct trials in the order in which they ended, of the searches of a
-    space that evaluate alike; of several ways to evaluate, that with most trials."""
-    groups: dict[str, list[tuple[str, SearchFolder]]] = defaultdict(list)
+def gathered(store: Location, space: str, warn: Callable[[str], None]) -> tuple[Settings | None, list[Trial]]:
+    """Gathers what the searches of a space have found, as far as they evaluate alike.
+
+    Args:
+        store: of the searches.
+        space: as settings name it.
+        warn: called, with one line, of each search that is damaged and left out.
+
+    Returns:
+        the settings of the newest search, and all distinct trials in the order in which they ended; of several ways to
+        evaluate, that with most trials. None and no trials where there is no such search.
+    """
+    groups: dict[str, list[tuple[str, Settings, list[Trial]]]] = defaultdict(list)
     for found in searches(store):
-        stored = found.read()
-        if stored["settings"]["space"] == space:
-            groups[stored["fingerprint"]].append((str(stored["created_at"]), found))
+        try:
+            stored = found.read()
+            if stored["space"] == space:
+                settings, trials = stored_settings(found.id, str(store), None), TrialHistory(found.trials).trials()
+                groups[stored["fingerprint"]].append((str(stored.get("created_at")), settings, trials))
+        except BonasError as error:
+            warn(f"search {found.id} is left out: {error}")
     best: tuple[Settings | None, list[Trial]] = (None, [])
     for members in groups.values():
+        members.sort(key=lambda member: member[0])
         distinct: dict[str, Trial] = {}
-        for _, found in sorted(members, key=lambda member: member[0]):
-            for trial in TrialHistory(found.trials).trials():
+        for _, _, trials in members:
+            for trial in trials:
                 if trial.state in (TrialState.DONE, TrialState.DIVERGED):
                     distinct.setdefault(trial.key, trial)
         if len(distinct) > len(best[1]):
-            newest = max(members, key=lambda member: member[0])[1]
             ended = sorted(distinct.values(), key=lambda trial: (trial.finished_at, trial.key))
-            best = stored_settings(newest.id, str(store), None), ended
+            best = members[-1][1], ended
     return best
 
 
@@ -148,8 +166,15 @@ def fitted_on(problem: Problem, trials: Sequence[Trial]) -> PredictorModel:
 
 
 def holdout_score(problem: Problem, trials: Sequence[Trial], earlier: int) -> HonestScore | None:
-    """How well a predictor trained on the first `earlier` trials ranks the others; None where that has no meaning."""
+    """Scores the predictor of the first `earlier` trials by how well it ranks the others.
+
+    Returns:
+        the score, or None where it has no meaning: too few of the others have an objective, none of the earlier has
+        one, or predictions or objectives are all equal.
+    """
     later = [trial for trial in trials[earlier:] if trial.objective is not None]
+    if not later or not _have_objectives(trials[:earlier]):
+        return None
     model = fitted_on(problem, trials[:earlier])
     mean, _ = model.predict(problem.space, problem.space.parse([trial.architecture for trial in later]))
     predicted = [
@@ -172,4 +197,13 @@ def _is_open(found: SearchFolder) -> bool:
 
 
 def _size(found: SearchFolder) -> int:
-    return int(TrialHistory(found.trials).table().num_rows)
+    """Counts the trials of a search, but for those in damaged parts: they are done again when it goes on."""
+    numbers: set[int] = set()
+    for part in TrialHistory(found.trials).parts():
+        with suppress(StoreError):
+            numbers |= set(read_part(part)["trial"].to_pylist())
+    return len(numbers)
+
+
+def _have_objectives(trials: Sequence[Trial]) -> bool:
+    return any(trial.objective is not None for trial in trials)

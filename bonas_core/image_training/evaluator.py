@@ -37,11 +37,12 @@ from bonas_core.image_training.checkpoint import (
     restore,
     save_checkpoint,
 )
-from bonas_core.image_training.datasets import Splits, load
+from bonas_core.image_training.datasets import load
 from bonas_core.image_training.estimate import Estimate, estimate
 from bonas_core.image_training.loop import Scores, TrainingLoop
 from bonas_core.image_training.parallel import Team, Tell, run
 from bonas_core.image_training.recipe import Recipe
+from bonas_core.image_training.splits import Splits
 from bonas_core.networks.base import network_factory
 from bonas_core.networks.size import parameters
 from bonas_core.spaces.architecture import Architecture

@@ -22,7 +22,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
 from bonas_core.errors import SettingsError, StoreError, TableError, first_line
-from bonas_core.image_training.datasets import Splits
+from bonas_core.image_training.splits import Splits
 from bonas_core.storage import appearing, write_whole
 
 _ARRAYS = ("train_images", "train_labels", "test_images", "test_labels")

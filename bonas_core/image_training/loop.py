@@ -16,9 +16,9 @@ from torch import nn
 from torch.nn.functional import cross_entropy
 
 from bonas_core.image_training.batches import Source
-from bonas_core.image_training.datasets import Splits
 from bonas_core.image_training.parallel import Team
 from bonas_core.image_training.recipe import Recipe
+from bonas_core.image_training.splits import Splits
 from bonas_core.networks.base import BatchAware, EpochAware
 
 SCORED_AT_ONCE = 1024

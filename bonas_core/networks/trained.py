@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from bonas_core.build import build_space
 from bonas_core.errors import InputError, ModelError, first_line
-from bonas_core.image_training.datasets import Splits
+from bonas_core.image_training.splits import Splits
 from bonas_core.networks.published import architecture_of
 from bonas_core.registry import resolve
 from bonas_core.spaces.architecture import Architecture

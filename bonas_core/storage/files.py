@@ -22,8 +22,8 @@ import pyarrow.parquet as pq
 
 from bonas_core.errors import StoreError
 from bonas_core.storage.disk import disk
+from bonas_core.storage.lease import check_lease
 from bonas_core.storage.s3 import S3Path
-from bonas_core.storage.writer import check_lease
 
 Location = Path | S3Path
 """A place in a store."""

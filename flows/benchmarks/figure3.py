@@ -18,7 +18,7 @@ from scipy.stats import gaussian_kde
 from bonas_core.report.analysis import Scale
 from bonas_core.storage import write_table, write_whole
 from flows.benchmarks.plan import Plan
-from flows.benchmarks.table1 import ENTRIES, Correlations, run_predictors, table
+from flows.benchmarks.predictors import ENTRIES, Correlations, run_predictors, table
 
 _KERNELS = 2000  # points that the density is estimated from: more change nothing that the eye could see
 _OUTSIDE = 0.03  # share of the worst cells that the frame may leave out

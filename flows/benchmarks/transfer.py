@@ -92,7 +92,8 @@ def _parts(settings: Settings) -> dict[int, pa.Table]:
 
 def _pretrained(settings: Settings, folder: Path) -> str:
     """Trains a predictor on every cell of a table, unless it is in the folder, and registers it; returns its URI."""
-    from tasks.mlflow_store.tracking import connect, register_predictor
+    from tasks.mlflow_store.client import connect
+    from tasks.mlflow_store.registry import register_predictor
 
     problem = build(settings)
     strategy, evaluator = problem.strategy, problem.evaluator

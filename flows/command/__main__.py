@@ -1,5 +1,5 @@
 """`python -m flows.command`: the `bonas` command."""
 
-from flows.command.cli import main
+from flows.command.app import main
 
 main()

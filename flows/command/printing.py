@@ -1,9 +1,11 @@
-"""Searches and final trainings as text on a terminal."""
+"""Searches, final trainings and tables as text on a terminal."""
 
 from __future__ import annotations
 
+import json
 import shutil
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -66,8 +68,20 @@ def print_training(shown: dict[str, Any]) -> None:
 
 
 def program(name: str) -> str:
-    """How to call a program of this environment from here: its name if that suffices, else its path."""
+    """Says how to call a program of this environment from here: by its name if that suffices, else by its path."""
     if shutil.which(name):
         return name
     path = Path(sys.executable).parent / name
     return str(path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path)
+
+
+def print_json(value: Any) -> None:
+    """Prints a value as JSON."""
+    print(json.dumps(value, indent=2, default=str))
+
+
+def print_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """Prints rows below a header, in columns."""
+    widths = [max(len(row[column]) for row in [header, *rows]) for column in range(len(header))]
+    for row in [header, *rows]:
+        print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())

@@ -16,7 +16,7 @@ from bonas_core.report.analysis import leaderboard
 from bonas_core.search import SearchLog
 from bonas_core.storage import Location
 from bonas_core.trials import Objective
-from tasks.mlflow_store.tracking import Pages
+from tasks.mlflow_store.search_run import Pages
 
 _EVERY_S = 5.0  # an artifact costs as much as a round of look-ups
 _LEADERS = 20

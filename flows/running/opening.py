@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import platform
-import re
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -14,7 +12,7 @@ from uuid import uuid4
 
 from bonas_core.build import Problem, build
 from bonas_core.errors import SettingsError
-from bonas_core.settings import Settings, leaves, parse_settings
+from bonas_core.settings import Settings, parse_settings, with_override
 from bonas_core.storage import (
     Location,
     check_writable,
@@ -28,23 +26,14 @@ from bonas_core.storage import (
 )
 from bonas_core.storage.tensors import SUFFIX
 from flows.running.backends import check_backend
+from flows.running.continuing import check_continued
+from flows.running.presets import located
 from tasks.dispatch.slots import slots_for
 from tasks.home.environment import home
 from tasks.home.run_folder import TRAINING_FILE
 from tasks.home.search_folder import Manifest, SearchFolder, search_folder
 
-_FREE = ("budget", "store", "dispatch", "tracking")  # parts that do not decide which trials a search makes
 _PACKAGES = ("bonas", "torch", "torch-geometric", "numpy", "prefect", "mlflow", "pyarrow")
-
-
-def default_id(name: str, settings: Settings, overrides: bool) -> str:
-    """An id that is the same whenever the same search is asked for, so that asking again continues it."""
-    name = re.sub(r"[^A-Za-z0-9_-]+", "-", name).strip("-_") or "search"
-    if not overrides:
-        return f"{name}-s{settings.seed}"
-    tree = {part: value for part, value in settings.tree().items() if part not in _FREE}
-    digest = hashlib.sha256(json.dumps(tree, sort_keys=True).encode()).hexdigest()[:6]
-    return f"{name}-s{settings.seed}-{digest}"
 
 
 def check_openable(folder: SearchFolder, settings: Settings) -> Problem:
@@ -104,7 +93,7 @@ def _warm_start(settings: Settings) -> str | None:
 
 def fetched_model(uri: str, tracking_uri: str | None) -> Path:
     """A registered predictor as a local file, named by its version."""
-    from tasks.mlflow_store.tracking import load_registered
+    from tasks.mlflow_store.registry import load_registered
 
     model = load_registered(tracking_uri, uri)
     path = make_local_folder(home() / "models") / f"{model.fitted.version}{SUFFIX}"
@@ -120,11 +109,17 @@ def check_unlocked(folder: Location) -> None:
             pass  # it has just ended
 
 
-def stored_settings(search_id: str, store: str | None, trials: int | None) -> Settings:
-    """The settings to continue a search with: its own, with a larger budget where one is asked for.
+def stored_settings(search_id: str, store: str | None, trials: int | None, overrides: Sequence[str] = ()) -> Settings:
+    """Reads the settings to continue a search with: its own, with what is asked for on top.
+
+    Args:
+        search_id: names the search.
+        store: where it is; by default the default store.
+        trials: of a larger budget.
+        overrides: settings as `name=value`; which of them may change is for `check_openable` to say.
 
     Raises:
-        InputError: there is no such search, or the budget is smaller than before.
+        InputError: there is no such search, or a setting is wrong.
     """
     folder = search_folder(search_id, store)
     tree = folder.read()["settings"]
@@ -132,7 +127,10 @@ def stored_settings(search_id: str, store: str | None, trials: int | None) -> Se
     if trials is not None:
         budget["trials"] = trials
     # the store is where it was found: a search may have been moved or come from elsewhere
-    return parse_settings({**tree, "budget": budget, "store": store}, search_id)
+    continued: dict[str, Any] = {**tree, "budget": budget, "store": store}
+    for assignment in overrides:
+        continued = with_override(continued, assignment)
+    return parse_settings(located(continued) if overrides else continued, search_id)
 
 
 def manifest(problem: Problem, settings: Settings, uid: str, tracking: dict[str, str]) -> Manifest:
@@ -162,23 +160,3 @@ def versions() -> dict[str, str]:
 def new_uid() -> str:
     """A name for a search that no other search has, in any store."""
     return uuid4().hex
-
-
-def check_continued(what: str, before: dict[str, Any], settings: Settings) -> None:
-    """Raises SettingsError unless settings are those that a search or training was started with, or a larger budget."""
-    stored = dict(leaves(parse_settings(before, what).tree()))  # a setting that is newer has its default
-    given = dict(leaves(settings.tree()))
-    for name in sorted(stored.keys() | given.keys()):
-        if stored.get(name) == given.get(name) or name in ("store", "evaluator.table"):
-            continue  # a table that has moved is known by its fingerprint
-        if name in ("budget.trials", "budget.hours") and _larger(given.get(name), stored.get(name)):
-            continue
-        remedy = "give a larger one" if name.startswith("budget") else f"keep it at {stored.get(name)}"
-        raise SettingsError(
-            f"{what} was started with {name} = {stored.get(name)}, not {given.get(name)}; "
-            f"{remedy}, or start another with --id"
-        )
-
-
-def _larger(given: Any, stored: Any) -> bool:
-    return given is None or (stored is not None and given >= stored)

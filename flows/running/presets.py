@@ -74,7 +74,20 @@ def load_settings(
         tree = with_override(tree, f"budget.trials={trials}")
     if store is not None:
         tree["store"] = store
-    return parse_settings(_with_images(_with_table(tree), need_images), source), path.stem
+    return parse_settings(located(tree, need_images), source), path.stem
+
+
+def located(tree: dict[str, Any], need_images: bool = True) -> dict[str, Any]:
+    """Names table and images in full: those that are prepared by their names, files by whole paths.
+
+    Args:
+        tree: of settings.
+        need_images: see `load_settings`.
+
+    Raises:
+        SettingsError: what is named is not prepared.
+    """
+    return _with_images(_with_table(tree), need_images)
 
 
 def prepared_table(space: str) -> Path:

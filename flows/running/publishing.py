@@ -19,7 +19,8 @@ from bonas_core.settings import Settings
 from bonas_core.storage import Location
 from bonas_core.trials import Objective, Trial
 from tasks.home.search_folder import SearchFolder
-from tasks.mlflow_store.tracking import HonestScore, Pages, Tracker, connect, honest_score
+from tasks.mlflow_store.client import connect
+from tasks.mlflow_store.search_run import HonestScore, Pages, Tracker, honest_score
 
 _log = logging.getLogger("bonas")
 

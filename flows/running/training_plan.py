@@ -21,10 +21,11 @@ from bonas_core.settings import Settings, TrainingSettings
 from bonas_core.storage import check_writable
 from bonas_core.trials import Objective
 from bonas_core.trials.history import TrialHistory
-from flows.running.opening import check_continued, default_id, new_uid, versions
+from flows.running.continuing import check_continued, default_id
+from flows.running.opening import new_uid, versions
 from tasks.home.search_folder import search_folder
 from tasks.home.training_folder import Chosen, Plan, TrainingFolder, training_folder
-from tasks.mlflow_store.tracking import named_uri
+from tasks.mlflow_store.client import named_uri
 
 
 @dataclass(frozen=True)
@@ -105,7 +106,7 @@ def default_training_id(
     else:
         text = str(cell)
         what = text if re.fullmatch(r"[A-Za-z0-9-]{1,40}", text) else hashlib.sha256(text.encode()).hexdigest()[:6]
-    return default_id(f"{name}-{what}"[:80], settings, overrides)
+    return default_id(f"{name}-{what}", settings, overrides)
 
 
 def _chosen(settings: Settings, cell: str | None, source: str | None, top: int) -> tuple[str, list[Chosen]]:

@@ -17,11 +17,12 @@ from scipy.stats import pearsonr, spearmanr
 from bonas_core.errors import SettingsError, TableError
 from bonas_core.spaces.encoding import PADDING, GraphBatch
 from bonas_core.spaces.nasbench201 import NASBench201
-from flows.benchmarks import table1 as module
+from flows.benchmarks import predictors as module
 from flows.benchmarks.figure3 import density, figure3
 from flows.benchmarks.plan import Plan
+from flows.benchmarks.predictors import ENTRIES, correlation, graph_counts, run_predictors, split_rows
 from flows.benchmarks.runs import run_all
-from flows.benchmarks.table1 import ENTRIES, correlation, graph_counts, run_predictors, split_rows, table1
+from flows.benchmarks.table1 import table1
 
 SPACE = NASBench201()
 ALL = tuple(ENTRIES)

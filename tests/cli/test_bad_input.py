@@ -13,7 +13,7 @@ import yaml
 
 from bonas_core.spaces.nasbench201 import NASBench201
 from bonas_core.storage import single_writer
-from flows.command.cli import _exit_code
+from flows.command.app import exit_code
 from flows.running.opening import manifest
 from tasks.home.search_folder import SearchFolder
 
@@ -37,7 +37,7 @@ def refused(capsys: pytest.CaptureFixture[str], home: Path) -> Callable[..., str
 
     def run(*arguments: str | Path) -> str:
         before = sorted(home.rglob("*"))
-        code = _exit_code([str(argument) for argument in arguments])
+        code = exit_code([str(argument) for argument in arguments])
         captured = capsys.readouterr()
         assert code == 2, captured.err
         assert captured.out == ""
@@ -229,6 +229,8 @@ def test_going_on_with_another_seed_or_setting_or_a_smaller_budget(refused: Call
     assert "predictor.width" in refused("search", "quickstart", "--seed", "1", "--id", "there", "--set", setting)
     assert "larger" in refused("search", "quickstart", "--seed", "1", "--id", "there", "--trials", "3")
     assert "larger" in refused("resume", "there", "--trials", "3")
+    assert "dispatch.mode = synchronous" in refused("resume", "there", "--set", "dispatch.mode=asynchronous")
+    assert "`dispatch.slot` is not a setting" in refused("resume", "there", "--set", "dispatch.slot=2")
 
 
 def test_starting_a_search_that_is_running(refused: Callable[..., str], home: Path) -> None:
@@ -341,7 +343,7 @@ def test_a_table_for_preparation_must_be_whole(
 
 
 def test_a_yaml_file_of_ones_own_is_searched_by_its_name(tmp_path: Path) -> None:
-    from flows.running.opening import default_id
+    from flows.running.continuing import default_id
     from flows.running.presets import load_settings
 
     (tmp_path / "mine.yaml").write_text(yaml.safe_dump({"evaluator": {"kind": "training"}, "seed": 4}))

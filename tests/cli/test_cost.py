@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import nn
 
-from flows.command.cli import _exit_code
+from flows.command.app import exit_code
 
 SMALL = ["--set", "evaluator.network={channels: 2, cells: 3, stem_stride: 2}", "--set", "evaluator.batch_size=2"]
 
@@ -30,7 +30,7 @@ def _home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_a_search_is_priced_without_its_images(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     assert (
-        _exit_code(["cost", "cifar10-bonas", "--cells", "2", "--steps", "1", "--device", "cpu", "--json", *SMALL]) == 0
+        exit_code(["cost", "cifar10-bonas", "--cells", "2", "--steps", "1", "--device", "cpu", "--json", *SMALL]) == 0
     )
     found = json.loads(capsys.readouterr().out)
     assert found["data"].startswith("made-up images of the shape of cifar10, which is not prepared")
@@ -45,7 +45,7 @@ def test_a_search_is_priced_without_its_images(capsys: pytest.CaptureFixture[str
 
 
 def test_it_is_told_as_a_table(capsys: pytest.CaptureFixture[str]) -> None:
-    assert _exit_code(["cost", "quickstart", "--cells", "1", "--steps", "2", "--device", "cpu"]) == 0
+    assert exit_code(["cost", "quickstart", "--cells", "1", "--steps", "2", "--device", "cpu"]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert lines[1] == "data      digits"
     assert lines[3].split() == ["cell", "s/step", "images/s", "h/training", "GPU", "memory"]
@@ -55,12 +55,12 @@ def test_it_is_told_as_a_table(capsys: pytest.CaptureFixture[str]) -> None:
 
 def test_of_a_preset_for_final_training_one_is_priced(capsys: pytest.CaptureFixture[str]) -> None:
     command = ["cost", "digits-final", "--cells", "1", "--steps", "1", "--device", "cpu"]
-    assert _exit_code([*command, "--json"]) == 0
+    assert exit_code([*command, "--json"]) == 0
     found = json.loads(capsys.readouterr().out)
     assert found["training"] == "digits-final"
     assert "trials" not in found
     assert found["cpu_days"] == pytest.approx(found["training_s"] / 86_400)
-    assert _exit_code(command) == 0
+    assert exit_code(command) == 0
     printed = capsys.readouterr().out
     assert printed.startswith("training  digits-final: 1 training of 30 epochs, 1,433 images an epoch\n")
     assert "search" not in printed
@@ -86,7 +86,7 @@ def test_what_cannot_be_measured_is_refused_in_one_line(
 ) -> None:
     monkeypatch.syspath_prepend(Path(__file__).parent)
     device = [] if "--device" in arguments else ["--device", "cpu"]
-    assert _exit_code(["cost", *arguments, *device]) == 2
+    assert exit_code(["cost", *arguments, *device]) == 2
     captured = capsys.readouterr()
     assert captured.out == ""
     (line,) = captured.err.strip().splitlines()

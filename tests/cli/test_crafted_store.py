@@ -324,7 +324,7 @@ def test_a_state_of_another_sampler_is_not_taken_up():
 
 def test_a_registered_model_is_kept_in_its_own_folder(search: SearchFolder, tmp_path: Path, monkeypatch):
     model = read_model(search.predictors / "000005-abc" / FILE_NAME)
-    monkeypatch.setattr("tasks.mlflow_store.tracking.load_registered", lambda tracking_uri, uri: model)
+    monkeypatch.setattr("tasks.mlflow_store.registry.load_registered", lambda tracking_uri, uri: model)
     path = fetched_model("models:/x@champion", None)
     assert path.parent == tmp_path / "home" / "models"
 

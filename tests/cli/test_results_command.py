@@ -11,11 +11,11 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from flows.benchmarks import command
+from flows.benchmarks import catalogue
 from flows.benchmarks.plan import Plan
 from flows.benchmarks.searches import preset_of, search_settings
 from flows.benchmarks.studies import STUDIES
-from flows.command.cli import app
+from flows.command.app import app
 
 SCRIPT = Path(__file__).parents[2] / "benchmarks" / "results.py"
 RUNS: dict[str, str] = runpy.run_path(str(SCRIPT))["RUNS"]
@@ -24,11 +24,11 @@ RUNS: dict[str, str] = runpy.run_path(str(SCRIPT))["RUNS"]
 @pytest.mark.parametrize("name", RUNS)
 def test_a_run_names_a_benchmark_and_methods_and_settings_that_exist(name: str, monkeypatch: pytest.MonkeyPatch):
     asked: list[tuple[str, Plan]] = []
-    monkeypatch.setattr(command, "run_benchmark", lambda name, plan: str(asked.append((name, plan))))
+    monkeypatch.setattr(catalogue, "run_benchmark", lambda name, plan: str(asked.append((name, plan))))
     answer = CliRunner().invoke(app, ["benchmark", *shlex.split(RUNS[name])])
     assert answer.exit_code == 0, answer.output
     ((benchmark, plan),) = asked
-    assert benchmark in command.benchmarks()
+    assert benchmark in catalogue.benchmarks()
     preset, overrides = preset_of(plan.space), [*plan.overrides, "evaluator.table=mine.parquet"]
     search_settings(preset, {}, 0, overrides)
     if benchmark in STUDIES:

@@ -18,7 +18,7 @@ from bonas_core.settings import parse_settings
 from bonas_core.storage import read_whole, single_writer, store_folder, write_whole
 from bonas_core.trials import Trial, TrialState
 from bonas_core.trials.history import TrialHistory
-from flows.command.cli import _exit_code
+from flows.command.app import exit_code
 from flows.running.opening import manifest
 from tasks.home.search_folder import SearchFolder
 
@@ -64,7 +64,7 @@ def started(store: str, name: str = "mine") -> SearchFolder:
 
 def bonas(capsys, *arguments: object) -> tuple[int, str]:
     """Exit code, and what was printed to either stream."""
-    code = _exit_code([str(argument) for argument in arguments])
+    code = exit_code([str(argument) for argument in arguments])
     captured = capsys.readouterr()
     return code, captured.out + captured.err
 

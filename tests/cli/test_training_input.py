@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from test_store import started
 
-from flows.command.cli import _exit_code
+from flows.command.app import exit_code
 from tasks.home.run_folder import TRAINING_FILE
 from tasks.home.search_folder import SearchFolder
 
@@ -30,7 +30,7 @@ def refused(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> Refused:
 
     def run(*arguments: object) -> str:
         before = sorted(tmp_path.rglob("*"))
-        code = _exit_code([str(argument) for argument in arguments])
+        code = exit_code([str(argument) for argument in arguments])
         captured = capsys.readouterr()
         assert code == 2, captured.err
         assert captured.out == ""

@@ -16,9 +16,9 @@ from matplotlib.image import imread
 from bonas_core.errors import SettingsError
 from bonas_core.spaces.nasbench101 import NASBench101
 from bonas_core.trials.history import TrialHistory
-from flows.benchmarks.command import run_benchmark
+from flows.benchmarks.catalogue import run_benchmark
 from flows.benchmarks.plan import Plan
-from flows.command.cli import _exit_code
+from flows.command.app import exit_code
 
 pytestmark = pytest.mark.flow
 
@@ -67,12 +67,12 @@ def test_a_benchmark_reports_usage_to_nobody(tmp_path: Path) -> None:
     names = ("MLFLOW_DISABLE_TELEMETRY", "DO_NOT_TRACK", "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR")
     code = f"""
 import os, sys
-from flows.command import cli
-from flows.benchmarks import command
+from flows.command import app
+from flows.benchmarks import catalogue
 
-command.run_benchmark = lambda *_: " ".join(os.environ.get(name, "unset") for name in {names})
+catalogue.run_benchmark = lambda *_: " ".join(os.environ.get(name, "unset") for name in {names})
 sys.argv = ["bonas", "benchmark", "transfer"]
-cli.main()
+app.main()
 """
     environment = {name: value for name, value in os.environ.items() if name not in names}
     environment |= {"BONAS_HOME": str(tmp_path), "PYTHONPATH": str(Path(__file__).parents[2])}
@@ -122,7 +122,7 @@ def test_a_search_starts_from_a_registered_predictor_and_keeps_a_copy(cells: Pat
 
     def searched(name: str, *overrides: str) -> list[str]:
         arguments = ["search", str(settings), "--store", str(store), "--id", name]
-        assert _exit_code([*arguments, *(part for override in overrides for part in ("--set", override))]) == 0
+        assert exit_code([*arguments, *(part for override in overrides for part in ("--set", override))]) == 0
         return list(TrialHistory(store / name / "trials").to_pandas()["architecture"])
 
     cold = searched("cold")
@@ -132,7 +132,7 @@ def test_a_search_starts_from_a_registered_predictor_and_keeps_a_copy(cells: Pat
     assert warm != cold
     assert (store / "warm" / "warm_start.safetensors").read_bytes() == model.read_bytes()
     model.unlink()  # the copy is enough to go on
-    assert _exit_code(["resume", "warm", "--trials", "14", "--store", str(store)]) == 0
+    assert exit_code(["resume", "warm", "--trials", "14", "--store", str(store)]) == 0
     assert searched("registered", "predictor.warm_start=models:/bonas-nasbench101@champion")[:5] == cold[:5]
 
 

@@ -13,7 +13,7 @@ import pytest
 import yaml
 
 from bonas_core.spaces.nasbench201 import NASBench201
-from flows.command.cli import _exit_code
+from flows.command.app import exit_code
 
 pytestmark = pytest.mark.flow
 
@@ -25,7 +25,7 @@ def bonas(capsys: pytest.CaptureFixture[str]) -> Command:
     """Runs a command that must succeed, and returns what it printed."""
 
     def run(*arguments: str | Path) -> str:
-        code = _exit_code([str(argument) for argument in arguments])
+        code = exit_code([str(argument) for argument in arguments])
         captured = capsys.readouterr()
         assert code == 0, captured.err
         return captured.out
@@ -93,9 +93,9 @@ def test_ranking_with_the_model_of_another_space_is_refused(
     settings = tmp_path / "mine.yaml"
     settings.write_text(yaml.safe_dump(look_up(table)))
     bonas("search", settings, "--store", tmp_path / "store", "--id", "for-ranking")
-    assert _exit_code(["rank", "nasbench101", "--pool", "3", "--model", "models:/bonas-nasbench201@champion"]) == 2
+    assert exit_code(["rank", "nasbench101", "--pool", "3", "--model", "models:/bonas-nasbench201@champion"]) == 2
     assert "cannot rank space `nasbench101`" in capsys.readouterr().err
-    assert _exit_code(["rank", "nasbench101", "--pool", "3"]) == 2
+    assert exit_code(["rank", "nasbench101", "--pool", "3"]) == 2
     assert "cannot be had" in capsys.readouterr().err
 
 
@@ -187,8 +187,8 @@ def test_help_needs_neither_torch_nor_prefect_nor_mlflow() -> None:
 
     program = (
         "import sys; sys.argv = ['bonas', '--help']\n"
-        "from flows.command.cli import _exit_code\n"
-        "assert _exit_code(['--help']) == 0\n"
+        "from flows.command.app import exit_code\n"
+        "assert exit_code(['--help']) == 0\n"
         "heavy = {'torch', 'prefect', 'mlflow', 'pandas', 'torch_geometric', 'matplotlib'} & set(sys.modules)\n"
         "assert not heavy, heavy\n"
     )

@@ -222,10 +222,10 @@ def test_a_result_that_a_trainer_left_behind_is_recorded_and_not_evaluated_again
 def test_a_missing_extra_is_named_in_one_line_and_nothing_is_written(
     backend: str, store: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from flows.command.cli import _exit_code
+    from flows.command.app import exit_code
 
     monkeypatch.setitem(sys.modules, f"prefect_{backend}", None)
-    assert _exit_code(["search", "quickstart", "--store", str(store), "--set", f"dispatch.backend={backend}"]) == 2
+    assert exit_code(["search", "quickstart", "--store", str(store), "--set", f"dispatch.backend={backend}"]) == 2
     errors = capsys.readouterr().err
     assert f"pip install 'bonas[{backend}]'" in errors
     assert len(errors.splitlines()) == 1

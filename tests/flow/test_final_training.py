@@ -22,7 +22,7 @@ from bonas_core.errors import ModelError
 from bonas_core.image_training.datasets import load
 from bonas_core.settings import parse_settings
 from bonas_core.trials.history import TrialHistory
-from flows.command.cli import _exit_code
+from flows.command.app import exit_code
 
 pytestmark = pytest.mark.flow
 
@@ -45,7 +45,7 @@ def bonas(capsys: pytest.CaptureFixture[str]) -> Command:
     """Runs a command that must succeed, and returns what it printed as JSON."""
 
     def run(*arguments: object) -> Any:
-        code = _exit_code([*map(str, arguments), "--json"])
+        code = exit_code([*map(str, arguments), "--json"])
         captured = capsys.readouterr()
         assert code == 0, captured.err
         assert "warning" not in captured.err
@@ -73,8 +73,8 @@ def searched(store: Path) -> list[Any]:
 def test_the_best_cells_of_a_search_are_trained_registered_and_carried_over(
     bonas: Command, searched: list[Any], store: Path, tmp_path: Path
 ) -> None:
+    from tasks.mlflow_store.client import connect
     from tasks.mlflow_store.networks import load_network
-    from tasks.mlflow_store.tracking import connect
 
     final = written(tmp_path, "final", FINAL)
     command = ["train", final, "--from", "found", "--top", "2", "--store", store]
@@ -130,8 +130,8 @@ def test_the_best_cells_of_a_search_are_trained_registered_and_carried_over(
 
 
 def test_a_version_with_a_pickle_is_refused(tmp_path: Path) -> None:
+    from tasks.mlflow_store.client import connect, experiment
     from tasks.mlflow_store.networks import load_network
-    from tasks.mlflow_store.tracking import connect, experiment
 
     client = connect(None)
     run = client.create_run(experiment(client, "bonas-traps"))

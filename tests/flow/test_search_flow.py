@@ -79,9 +79,31 @@ def test_threads_make_the_trials_of_one_slot(store: Path) -> None:
     assert comparable(TrialHistory(store / "one" / "trials")) == comparable(TrialHistory(store / "three" / "trials"))
 
 
+def test_a_search_goes_on_elsewhere_with_more_slots_as_if_nothing_had_changed(store: Path, services: Path) -> None:
+    from flows.search import search
+    from tasks.mlflow_store.client import connect
+
+    method = METHODS["batches"]
+    search(settings_for(store, **method), search_id="through")
+    paused = search(settings_for(store, **method), search_id="moved", more_trials=8)
+    assert paused["state"] == "paused"
+    uri = f"sqlite:///{services / 'elsewhere.db'}"
+    parts = {**method, "dispatch": {"backend": "thread", "slots": 3}, "tracking": {"uri": uri}}
+    assert search(settings_for(store, **parts), search_id="moved")["state"] == "finished"
+    assert comparable(TrialHistory(store / "moved" / "trials")) == comparable(
+        TrialHistory(store / "through" / "trials")
+    )
+    client = connect(uri)
+    experiment = client.get_experiment_by_name("bonas-nasbench201")
+    assert experiment is not None
+    (parent,) = client.search_runs([experiment.experiment_id], "tags.`bonas.kind` = 'search'")
+    assert [point.step for point in client.get_metric_history(parent.info.run_id, "objective")] == list(range(14))
+
+
 def test_mlflow_holds_the_search_its_predictors_and_a_champion(store: Path) -> None:
     from flows.search import search
-    from tasks.mlflow_store.tracking import CHAMPION, connect
+    from tasks.mlflow_store.client import connect
+    from tasks.mlflow_store.registry import CHAMPION
 
     settings = settings_for(store, trials=21, **{**METHODS["best"], "tracking": {"experiment": "tracked"}})
     search(settings, search_id="tracked")
@@ -112,7 +134,9 @@ def test_the_champion_moves_only_to_a_better_honest_score(store: Path) -> None:
     from bonas_core.methods.bonas.model import read_model
     from flows.search import search
     from tasks.home.search_folder import search_folder
-    from tasks.mlflow_store.tracking import CHAMPION, HonestScore, Tracker, connect, registered_name
+    from tasks.mlflow_store.client import connect
+    from tasks.mlflow_store.registry import CHAMPION, registered_name
+    from tasks.mlflow_store.search_run import HonestScore, Tracker
 
     settings = settings_for(store, trials=14, **METHODS["best"])
     search(settings, search_id="scored")
@@ -139,7 +163,8 @@ def test_the_champion_moves_only_to_a_better_honest_score(store: Path) -> None:
 
 
 def test_a_paused_search_does_not_stay_running_in_mlflow(store: Path) -> None:
-    from tasks.mlflow_store.tracking import Tracker, connect
+    from tasks.mlflow_store.client import connect
+    from tasks.mlflow_store.search_run import Tracker
 
     client = connect(None)
     tracker = Tracker(client, settings_for(store), "paused", "uid-of-a-paused-search", "toy-space")
@@ -150,7 +175,7 @@ def test_a_paused_search_does_not_stay_running_in_mlflow(store: Path) -> None:
 
 def test_going_on_publishes_nothing_twice(store: Path) -> None:
     from flows.search import search
-    from tasks.mlflow_store.tracking import connect
+    from tasks.mlflow_store.client import connect
 
     parts = {**METHODS["best"], "tracking": {"experiment": "twice"}}
     search(settings_for(store, trials=10, **parts), search_id="twice")
@@ -171,7 +196,7 @@ def test_a_search_goes_on_without_its_tracking_server_and_publishes_later(
     from flows.command.display import displayed
     from flows.search import search
     from tasks.home.environment import local_tracking_uri
-    from tasks.mlflow_store.tracking import connect
+    from tasks.mlflow_store.client import connect
 
     absent = {"uri": "http://127.0.0.1:9", "experiment": "late"}
     with displayed():
@@ -221,7 +246,7 @@ def test_artifacts_show_progress_leaderboard_and_summary(store: Path, monkeypatc
 
 def test_the_report_stands_beside_the_run_in_mlflow(store: Path) -> None:
     from flows.search import search
-    from tasks.mlflow_store.tracking import connect
+    from tasks.mlflow_store.client import connect
 
     search(settings_for(store, trials=3, **METHODS["random"], tracking={"experiment": "told"}), search_id="told")
     client = connect(None)

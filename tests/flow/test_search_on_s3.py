@@ -15,7 +15,7 @@ from bonas_core.settings import parse_settings
 from bonas_core.storage import read_whole, single_writer, store_folder
 from bonas_core.testing import timeless
 from bonas_core.trials.history import TrialHistory
-from flows.command.cli import _exit_code
+from flows.command.app import exit_code
 
 pytestmark = pytest.mark.flow
 
@@ -36,13 +36,13 @@ SETTINGS = {
 
 @pytest.mark.slow  # the same through the plain driver is in the unit tests
 def test_a_search_lives_in_a_bucket(s3: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    from tasks.mlflow_store.tracking import connect
+    from tasks.mlflow_store.client import connect
 
     uri = s3.format("searches")
     (tmp_path / "mine.yaml").write_text(yaml.safe_dump(SETTINGS))
 
     def bonas(*arguments: str | Path) -> str:
-        code = _exit_code([str(argument) for argument in arguments])
+        code = exit_code([str(argument) for argument in arguments])
         captured = capsys.readouterr()
         assert code == 0, captured.err
         return captured.out
@@ -64,7 +64,7 @@ def test_a_search_lives_in_a_bucket(s3: str, tmp_path: Path, capsys: pytest.Capt
     assert experiment is not None
     assert len(client.search_runs([experiment.experiment_id])) == 3  # the search and its predictors
     with single_writer(folder):
-        assert _exit_code(["resume", "kept", "--trials", "12", "--store", uri]) == 2
+        assert exit_code(["resume", "kept", "--trials", "12", "--store", uri]) == 2
     refused = capsys.readouterr().err
     assert "is being written by process" in refused
     assert len(refused.strip().splitlines()) == 1

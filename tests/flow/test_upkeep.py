@@ -15,7 +15,8 @@ import pytest
 import yaml
 
 from bonas_core.settings import Settings, parse_settings
-from bonas_core.testing import timeless
+from bonas_core.testing import timeless, toy_problem
+from bonas_core.trials import Trial, TrialState
 from bonas_core.trials.history import TrialHistory
 
 pytestmark = pytest.mark.flow
@@ -40,7 +41,8 @@ def test_servers_that_go_away_for_a_while_neither_end_a_search_nor_change_it(
 ) -> None:
     from flows.command.display import displayed
     from flows.search import SearchRun, search
-    from tasks.mlflow_store.tracking import Tracker, connect
+    from tasks.mlflow_store.client import connect
+    from tasks.mlflow_store.search_run import Tracker
 
     search(settings_for(store, 8), search_id="calm")
     failures = {"prefect": 2, "mlflow": 1}
@@ -90,7 +92,8 @@ def test_an_error_that_is_no_outage_ends_the_search(store: Path, monkeypatch: py
 def test_every_night_all_open_searches_gain_trials_and_every_week_their_predictor_is_refreshed(store: Path) -> None:
     from flows.search import search
     from flows.upkeep import continue_searches, refresh_predictor
-    from tasks.mlflow_store.tracking import CHAMPION, connect
+    from tasks.mlflow_store.client import connect
+    from tasks.mlflow_store.registry import CHAMPION
 
     random = {"method": {"name": "random", "initial": 6}}
     for name, seed, begun in (("one", 1, 6), ("two", 2, 10)):
@@ -108,6 +111,76 @@ def test_every_night_all_open_searches_gain_trials_and_every_week_their_predicto
     assert float(version.tags["bonas.honest_score"]) == pytest.approx(result["honest_score"], abs=1e-6)
     champion = client.get_model_version_by_alias("bonas-nasbench201", CHAMPION)
     assert (champion.version == version.version) == result["promoted"]
+
+
+DONE, DIVERGED = TrialState.DONE, TrialState.DIVERGED
+
+
+def trials_of(states: list[TrialState], constant: bool = False) -> list[Trial]:
+    """Trials of random cells that ended in these ways."""
+    space = toy_problem().space
+    cells = space.format(space.enumerate()[:: len(space.enumerate()) // max(len(states), 1)][: len(states)])
+    objectives = [None if state is not DONE else 0.5 if constant else place / 100 for place, state in enumerate(states)]
+    return [
+        Trial(place, place, cell, cell, state, objective=objective)
+        for place, (cell, state, objective) in enumerate(zip(cells, states, objectives, strict=True))
+    ]
+
+
+@pytest.mark.parametrize(
+    ("states", "constant"),
+    [
+        ([], False),
+        ([DONE], False),
+        ([DIVERGED] * 40, False),
+        ([DONE] * 32 + [DIVERGED] * 8, False),
+        ([DIVERGED] * 32 + [DONE] * 8, False),
+        ([DONE] * 40, True),
+    ],
+    ids=["no trial", "one", "all diverged", "later diverged", "earlier diverged", "constant"],
+)
+def test_a_predictor_has_no_score_where_trials_tell_nothing(states: list[TrialState], constant: bool) -> None:
+    from flows.upkeep import holdout_score
+
+    problem = toy_problem(
+        method={"sampler": "random", "initial": 2, "retrain_every": 1},
+        predictor={"epochs": 2, "width": 4, "layers": 1},
+    )
+    trials = trials_of(states, constant)
+    assert holdout_score(problem, trials, len(trials) * 4 // 5) is None
+
+
+@pytest.mark.parametrize("trouble", ["diverge_every", "fail_every"])
+def test_nothing_is_learnt_from_searches_that_found_nothing(trouble: str, store: Path) -> None:
+    from flows.search import search
+    from flows.upkeep import refresh_predictor
+
+    evaluator = {"kind": "bonas_core.testing:ToyEvaluator", trouble: 1}
+    parts = {"method": {"name": "random"}, "evaluator": evaluator, "dispatch": {"retries": 0}}
+    search(settings_for(store, 32, **parts), search_id="barren")
+    trials = 32 if trouble == "diverge_every" else 0
+    assert refresh_predictor("nasbench201", str(store)) == {"trials": trials, "promoted": False}
+    assert refresh_predictor("darts", str(store)) == {"trials": 0, "promoted": False}
+
+
+def test_a_damaged_search_keeps_no_other_from_going_on_or_being_learnt_from(store: Path) -> None:
+    from flows.search import search
+    from flows.upkeep import continue_searches, gathered
+
+    random = {"method": {"name": "random"}}
+    for name in ("healed", "lost", "whole"):
+        settings = settings_for(store, 12, seed=len(name), **random)
+        assert search(settings, search_id=name, more_trials=8)["state"] == "paused"
+    (store / "lost" / "search.json").write_text("{")
+    part = next((store / "healed" / "trials").glob("trial-*.parquet"))
+    part.write_bytes(part.read_bytes()[:-20])
+    warnings: list[str] = []
+    _, trials = gathered(store, "nasbench201", warnings.append)
+    assert len(trials) == 8
+    assert [line.split()[1] for line in warnings] == ["healed", "lost"]
+    gained = continue_searches(str(store), trials=12)
+    assert gained["whole"] == gained["healed"] == {"state": "finished", "gained": 4}
+    assert gained["lost"]["gained"] == 0
 
 
 def test_every_deployment_names_a_flow_and_fits_its_parameters() -> None:

@@ -11,7 +11,7 @@ from prefect.settings import PREFECT_API_URL, temporary_settings
 
 from bonas_core.errors import SettingsError
 from tasks.home.outage import watching_servers
-from tasks.mlflow_store.tracking import named_uri
+from tasks.mlflow_store.client import named_uri
 
 _PATIENCE_S = 30.0
 

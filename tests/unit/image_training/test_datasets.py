@@ -8,7 +8,8 @@ from sklearn.datasets import load_digits
 from torch import Tensor
 
 from bonas_core.errors import SettingsError
-from bonas_core.image_training.datasets import Splits, digits, load
+from bonas_core.image_training.datasets import digits, load
+from bonas_core.image_training.splits import Splits
 
 DIGITS = digits()
 
@@ -59,7 +60,7 @@ def test_data_of_ones_own_are_named_as_module_and_function() -> None:
     [
         ("cifar10", "data `cifar10` is unknown; use one of digits, or module:object"),
         ("no_such_module:f", "data `no_such_module:f` cannot be loaded .*check module and object"),
-        ("builtins:dict", r"data `builtins:dict` returns dict; return bonas_core\.evaluators\.datasets\.Splits"),
+        ("builtins:dict", r"data `builtins:dict` returns dict; return bonas_core\.image_training\.splits\.Splits"),
     ],
 )
 def test_data_that_cannot_be_found_are_refused_with_the_remedy(name: str, message: str) -> None:

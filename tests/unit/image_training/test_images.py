@@ -6,8 +6,9 @@ import pytest
 import torch
 
 from bonas_core.errors import SettingsError, TableError
-from bonas_core.image_training.datasets import Splits, load
+from bonas_core.image_training.datasets import load
 from bonas_core.image_training.images import ImageSet, load_images, read_images, split, write_images
+from bonas_core.image_training.splits import Splits
 
 RNG = np.random.default_rng(0)
 LABELS = np.repeat(np.arange(4, dtype=np.uint8), 30)

@@ -17,9 +17,9 @@ from torch import Tensor
 
 from bonas_core.errors import SettingsError, TrainingDivergedError, TrainingProcessError
 from bonas_core.evaluators.base import EvaluationContext
-from bonas_core.image_training.datasets import Splits
 from bonas_core.image_training.evaluator import Trained, TrainingEvaluator
 from bonas_core.image_training.parallel import Team, Tell, run
+from bonas_core.image_training.splits import Splits
 from bonas_core.networks.nasbench201 import NASBench201Network
 from bonas_core.spaces.architecture import Architecture
 from bonas_core.spaces.base import SearchSpace

@@ -19,8 +19,9 @@ from torch import Tensor, nn
 from bonas_core.errors import SettingsError
 from bonas_core.evaluators.base import EvaluationContext, Outcome
 from bonas_core.image_training.checkpoint import CHECKPOINT
-from bonas_core.image_training.datasets import Splits, digits
+from bonas_core.image_training.datasets import digits
 from bonas_core.image_training.evaluator import TrainingEvaluator
+from bonas_core.image_training.splits import Splits
 from bonas_core.spaces.architecture import Architecture
 from bonas_core.spaces.nasbench201 import NASBench201
 from bonas_core.spaces.nasnet import NASNet

@@ -28,8 +28,8 @@ from bonas_core.registry import names, resolve
 from bonas_core.spaces.architecture import Architecture
 from bonas_core.spaces.nasnet import OPERATIONS, Cell, NASNet
 from flows.benchmarks import cells
+from flows.benchmarks.catalogue import run_benchmark
 from flows.benchmarks.cells import sizes, table
-from flows.benchmarks.command import run_benchmark
 from flows.benchmarks.plan import Plan
 
 SPACE = NASNet()

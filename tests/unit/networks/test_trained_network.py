@@ -14,7 +14,7 @@ import torch
 from safetensors.numpy import load_file, save_file
 
 from bonas_core.errors import InputError, ModelError
-from bonas_core.image_training.datasets import Splits
+from bonas_core.image_training.splits import Splits
 from bonas_core.networks.nasnet import cifar_network
 from bonas_core.networks.published import PUBLISHED, architecture_of
 from bonas_core.networks.trained import TrainedNetwork, read_trained, trained_network

@@ -30,8 +30,8 @@ from bonas_core.storage import (
     single_writer,
     store_folder,
     write_whole,
-    writer,
 )
+from bonas_core.storage import lease as lease_module
 from bonas_core.testing import ToyEvaluator, timeless, toy_problem
 from bonas_core.trials.history import TrialHistory
 
@@ -187,7 +187,7 @@ def test_the_right_to_write_is_free_some_time_after_its_holder_is_killed(store: 
     with holding(folder) as process:
         process.send_signal(signal.SIGKILL)
         process.wait()
-    monkeypatch.setattr(writer, "LEASE_S", -1.0)  # as if a minute had passed
+    monkeypatch.setattr(lease_module, "LEASE_S", -1.0)  # as if a minute had passed
     assert not is_locked(folder)
     with single_writer(folder):
         write_whole(folder / "file", b"")
@@ -224,7 +224,7 @@ def test_who_could_not_renew_a_lease_does_not_write(s3: str, monkeypatch):
     folder = store_folder(s3.format("asleep")) / "search"
     with single_writer(folder):
         write_whole(folder / "trials" / "file", b"")
-        monkeypatch.setattr(writer, "_TRUSTED_S", 0.0)  # as if the process had slept
+        monkeypatch.setattr(lease_module, "_TRUSTED_S", 0.0)  # as if the process had slept
         for change in (write_whole, lambda path, data: remove_file(path)):
             with pytest.raises(SearchLockedError, match="could not renew its lease in time, another may be writing"):
                 change(folder / "trials" / "file", b"late")
@@ -233,16 +233,16 @@ def test_who_could_not_renew_a_lease_does_not_write(s3: str, monkeypatch):
 
 
 def test_a_lease_is_renewed_while_it_is_held(s3: str, monkeypatch):
-    monkeypatch.setattr(writer, "_RENEW_S", 0.01)
+    monkeypatch.setattr(lease_module, "_RENEW_S", 0.01)
     renewed = threading.Event()
-    renew = writer._Lease.renew
+    renew = lease_module._Lease.renew
 
-    def watched(lease: writer._Lease) -> None:
+    def watched(lease: lease_module._Lease) -> None:
         renew(lease)
         if threading.current_thread().name == "lease":
             renewed.set()
 
-    monkeypatch.setattr(writer._Lease, "renew", watched)
+    monkeypatch.setattr(lease_module._Lease, "renew", watched)
     folder = store_folder(s3.format("renewed")) / "search"
     with single_writer(folder):
         assert renewed.wait(30)
