@@ -18,9 +18,9 @@ from numpy.typing import NDArray
 from scipy.stats import rankdata, spearmanr
 from sklearn.ensemble import HistGradientBoostingRegressor
 
-from bonas_core.build import build
 from bonas_core.evaluators.base import ClosedEvaluator
 from bonas_core.methods.bonas.targets import transform
+from bonas_core.problem import build
 from flows.benchmarks.predictors import graph_counts
 from flows.benchmarks.searches import preset_of, search_settings
 

@@ -18,10 +18,10 @@ for variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
 import numpy as np  # noqa: E402
 import torch  # noqa: E402
 
-from bonas_core.build import bonas as make_bonas  # noqa: E402
 from bonas_core.methods.bonas import regression  # noqa: E402
 from bonas_core.methods.bonas.acquisition import log_expected_improvement  # noqa: E402
 from bonas_core.methods.samplers.exhaustive import ExhaustiveSampler  # noqa: E402
+from bonas_core.problem import bonas as make_bonas  # noqa: E402
 from bonas_core.settings import Settings, parse_settings  # noqa: E402
 from bonas_core.spaces.base import SearchSpace  # noqa: E402
 from bonas_core.spaces.nasbench101 import NASBench101  # noqa: E402
@@ -133,7 +133,7 @@ def regression_update() -> None:
 
 
 def against_optuna() -> None:
-    from bonas_core.build import optuna_gp
+    from bonas_core.problem import optuna_gp
 
     space = NASBench201()
     for n in (50, 200, 500):

@@ -29,7 +29,7 @@ for variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
 
 import numpy as np  # noqa: E402
 
-from bonas_core.build import build  # noqa: E402
+from bonas_core.problem import build  # noqa: E402
 from bonas_core.search import SearchLog  # noqa: E402
 from bonas_core.settings import parse_settings  # noqa: E402
 from bonas_core.spaces.base import SearchSpace  # noqa: E402

@@ -312,7 +312,7 @@ def training_time(log: Path, kills: list[float]) -> dict[str, Any]:
 
 def compared(stage: Stage) -> dict[str, Any]:
     """The history of the killed search against the plain driver's."""
-    from bonas_core.build import build
+    from bonas_core.problem import build
     from bonas_core.search import run
     from bonas_core.settings import parse_settings
     from bonas_core.testing import timeless

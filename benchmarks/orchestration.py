@@ -51,7 +51,7 @@ def main() -> None:
 
 def compare(folder: Path, trials: int) -> None:
     """Times both drivers and prints the comparison."""
-    from bonas_core.build import build
+    from bonas_core.problem import build
     from bonas_core.search import run
     from bonas_core.settings import parse_settings
     from bonas_core.trials.history import TrialHistory

@@ -21,11 +21,11 @@ import torch
 from torch import nn
 from torch.nn.functional import cross_entropy
 
-from bonas_core.build import build_space
 from bonas_core.determinism.threads import torch_threads
 from bonas_core.image_training.evaluator import TrainingEvaluator
 from bonas_core.image_training.splits import Splits
 from bonas_core.networks.nasnet import cifar_network
+from bonas_core.problem import build_space
 from bonas_core.settings import TrainingSettings
 from bonas_core.spaces.architecture import Architecture
 from flows.running.presets import load_settings

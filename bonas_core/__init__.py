@@ -14,10 +14,10 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from bonas_core.build import Problem, build
     from bonas_core.errors import BonasError, InputError, TrainingDivergedError
     from bonas_core.evaluators.base import EvaluationContext, Evaluator, Outcome
     from bonas_core.methods.base import Proposal, Strategy, initial_design
+    from bonas_core.problem import Problem, build
     from bonas_core.search.ask_tell import Asked, Search
     from bonas_core.search.driver import run
     from bonas_core.settings import MethodSettings, Settings, parse_settings
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from bonas_core.trials.history import TrialHistory
 
 _HOMES = {
-    "bonas_core.build": ("Problem", "build"),
+    "bonas_core.problem": ("Problem", "build"),
     "bonas_core.errors": ("BonasError", "InputError", "TrainingDivergedError"),
     "bonas_core.evaluators.base": ("EvaluationContext", "Evaluator", "Outcome"),
     "bonas_core.methods.base": ("Proposal", "Strategy", "initial_design"),

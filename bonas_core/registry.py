@@ -54,6 +54,7 @@ _BUILT_IN = {
         "gcn": "bonas_core.methods.bonas.predictors.settings:GCNSettings",
         "mlp": "bonas_core.methods.bonas.predictors.settings:MLPSettings",
         "lstm": "bonas_core.methods.bonas.predictors.settings:LSTMSettings",
+        "pyg": "bonas_core.methods.bonas.predictors.settings:PyGSettings",
     },
     "data": {
         "digits": "bonas_core.image_training.datasets:digits",

@@ -20,9 +20,9 @@ from prefect.runtime import flow_run
 from prefect.settings import PREFECT_FLOWS_HEARTBEAT_FREQUENCY, temporary_settings
 from pydantic import Field
 
-from bonas_core.build import Problem
 from bonas_core.errors import SearchLockedError
 from bonas_core.methods.base import Proposal, Stage, carry_out, stages_of
+from bonas_core.problem import Problem
 from bonas_core.search import SearchLog, StopRule, next_step
 from bonas_core.settings import Settings
 from bonas_core.storage import make_folder, remove_folder, remove_unfinished, single_writer

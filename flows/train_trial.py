@@ -13,8 +13,8 @@ from prefect import flow
 from pydantic import Field
 
 from tasks.dispatch.assignment import Assignment
+from tasks.dispatch.failure import unless_failed
 from tasks.dispatch.supervisor import train_in_own_process
-from tasks.round import unless_failed
 
 
 @flow(name="train-trial")

@@ -12,10 +12,10 @@ import numpy as np
 from prefect import flow, get_run_logger
 from pydantic import Field
 
-from bonas_core.build import Problem, build
 from bonas_core.errors import BonasError, StoreError
 from bonas_core.methods.bonas.model import PredictorModel
 from bonas_core.methods.bonas.strategy import Bonas
+from bonas_core.problem import Problem, build
 from bonas_core.settings import Settings, parse_settings
 from bonas_core.storage import Location, store_folder
 from bonas_core.trials import Trial, Trials, TrialState

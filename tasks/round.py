@@ -14,12 +14,13 @@ from prefect import task
 from prefect.cache_policies import NO_CACHE
 
 from bonas_core import search
-from bonas_core.build import Problem
 from bonas_core.errors import TrialStoppedError
 from bonas_core.methods.base import Stage
+from bonas_core.problem import Problem
 from bonas_core.storage import Location, make_folder
-from bonas_core.trials import Trial, TrialState
+from bonas_core.trials import Trial
 from tasks.dispatch.assignment import Assignment
+from tasks.dispatch.failure import unless_failed
 from tasks.dispatch.slots import place_here
 from tasks.dispatch.supervisor import Heard, ignore, train_in_own_process
 
@@ -32,24 +33,6 @@ def run_stage(stage: Stage) -> Any:
         return stage.run()
 
     return run()
-
-
-class TrialFailedError(Exception):
-    """A trial that FAILED: raised so that Prefect shows its run as failed; `trial` is what is to be recorded."""
-
-    def __init__(self, trial: Trial) -> None:
-        super().__init__(trial)
-        self.trial = trial
-
-    def __str__(self) -> str:
-        return f"trial {self.trial.trial} {self.trial.state}: {self.trial.error}"
-
-
-def unless_failed(trial: Trial) -> Trial:
-    """The trial, or TrialFailedError if it FAILED."""
-    if trial.state is TrialState.FAILED:
-        raise TrialFailedError(trial)
-    return trial
 
 
 @task(name="train", cache_policy=NO_CACHE)

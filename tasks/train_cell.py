@@ -13,9 +13,9 @@ from bonas_core.errors import TrialStoppedError
 from bonas_core.evaluators.base import EvaluationContext
 from bonas_core.image_training.checkpoint import CHECKPOINT, last_epoch
 from bonas_core.image_training.evaluator import TrainingEvaluator
+from bonas_core.image_training.trained import FILE_NAME, TrainedNetwork, trained_network
 from bonas_core.networks.published import architecture_of
 from bonas_core.networks.size import NetworkSize, network_size
-from bonas_core.networks.trained import FILE_NAME, TrainedNetwork, trained_network
 from bonas_core.report.card import CELL_PICTURE, CURVE_PICTURE, Facts, model_card
 from bonas_core.report.figures import cell_image, training_curve
 from bonas_core.search import training_folder as on_disk

@@ -8,8 +8,8 @@ from typing import Any
 
 import yaml
 
+from bonas_core.image_training.trained import TrainedNetwork
 from bonas_core.networks.size import NetworkSize
-from bonas_core.networks.trained import TrainedNetwork
 from bonas_core.report.durations import duration
 
 CELL_PICTURE, CURVE_PICTURE = "cell.png", "curve.png"

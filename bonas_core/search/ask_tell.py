@@ -10,11 +10,11 @@ from datetime import UTC, datetime
 from types import TracebackType
 from typing import Any, Self
 
-from bonas_core.build import Problem, build_space, build_strategy
 from bonas_core.errors import InputError, SettingsError, first_line
 from bonas_core.evaluators.base import EvaluationContext, Evaluator, Outcome, as_outcome
 from bonas_core.evaluators.function import FunctionEvaluator
 from bonas_core.methods.base import carry_out, stages_of
+from bonas_core.problem import Problem, build_space, build_strategy
 from bonas_core.search.driver import drive
 from bonas_core.search.evaluation import ended
 from bonas_core.search.log import SearchLog

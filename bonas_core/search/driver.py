@@ -6,8 +6,8 @@ import time
 import warnings
 from collections.abc import Callable
 
-from bonas_core.build import Problem
 from bonas_core.methods.base import carry_out, stages_of
+from bonas_core.problem import Problem
 from bonas_core.search.evaluation import evaluate_with_retries
 from bonas_core.search.log import SearchLog
 from bonas_core.search.steps import StopRule, next_step
@@ -26,7 +26,7 @@ def run(
     """The plain driver: searches in a loop, one trial after the other, without any orchestration.
 
     Args:
-        problem: what to search; see `bonas_core.build.build`.
+        problem: what to search; see `bonas_core.problem.build`.
         history: where trials are recorded; a history that has trials already is continued.
         checkpoints: folder for training state, one folder below it a trial.
         on_trial: called with every finished trial.

@@ -8,10 +8,10 @@ from datetime import UTC, datetime
 
 import numpy as np
 
-from bonas_core.build import Problem
 from bonas_core.determinism.randomness import Purpose, derived_seed
 from bonas_core.errors import StoreError
 from bonas_core.methods.base import Proposal
+from bonas_core.problem import Problem
 from bonas_core.spaces.base import Genotypes
 from bonas_core.storage import Location
 from bonas_core.trials import Trial, Trials, TrialState

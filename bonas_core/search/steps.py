@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from bonas_core.build import Problem
 from bonas_core.evaluators.base import ClosedEvaluator
+from bonas_core.problem import Problem
 from bonas_core.search.log import SearchLog
 from bonas_core.trials import Trial
 

@@ -34,6 +34,11 @@ class PredictorSettings(Group):
     shape: ClassVar[tuple[str, ...]] = ("kind", "ensemble")
     """Settings that decide which weights there are; a warm start must have the same."""
 
+    @property
+    def code(self) -> str | None:
+        """The `module:object` among the settings, which a file from elsewhere must not have loaded; None without."""
+        return self.kind if ":" in self.kind else None
+
     def build(self, space: Any) -> Any:
         """Makes the predictor for a search space.
 

@@ -11,9 +11,9 @@ from collections.abc import Sequence
 from dataclasses import fields
 from typing import Any, ClassVar
 
-from bonas_core.build import Problem, build
 from bonas_core.errors import TrainingDivergedError
 from bonas_core.evaluators.base import EvaluationContext, Outcome
+from bonas_core.problem import Problem, build
 from bonas_core.settings import parse_settings
 from bonas_core.spaces.architecture import Architecture
 from bonas_core.spaces.base import SearchSpace

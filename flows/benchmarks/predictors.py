@@ -21,7 +21,6 @@ import pandas as pd
 from numpy.typing import NDArray
 from scipy.stats import pearsonr, spearmanr
 
-from bonas_core.build import build_evaluator, build_space
 from bonas_core.errors import SettingsError, TableError
 from bonas_core.evaluators.base import ClosedEvaluator, EvaluationContext, Evaluator
 from bonas_core.evaluators.table import read_table
@@ -29,6 +28,7 @@ from bonas_core.methods.bonas.predictors.base import PredictorWeights
 from bonas_core.methods.bonas.predictors.fitting import NetworkPredictor
 from bonas_core.methods.bonas.predictors.losses import loss_weights
 from bonas_core.methods.bonas.targets import transform
+from bonas_core.problem import build_evaluator, build_space
 from bonas_core.settings import Settings, TableSettings
 from bonas_core.spaces.base import SearchSpace
 from bonas_core.spaces.encoding import GraphBatch

@@ -17,9 +17,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from bonas_core.build import Problem, build, build_evaluator, build_space
 from bonas_core.errors import SettingsError
 from bonas_core.evaluators.base import ClosedEvaluator, Evaluator
+from bonas_core.problem import Problem, build, build_evaluator, build_space
 from bonas_core.settings import Settings
 from flows.benchmarks.plan import Plan
 from flows.benchmarks.runs import run_all

@@ -16,8 +16,8 @@ import pandas as pd
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from bonas_core.build import Problem, build
 from bonas_core.errors import SettingsError
+from bonas_core.problem import Problem, build
 from bonas_core.report.analysis import Scale, progress, summary
 from bonas_core.search import run
 from bonas_core.settings import Settings

@@ -12,11 +12,11 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
-from bonas_core.build import build
 from bonas_core.errors import SettingsError, TableError
 from bonas_core.evaluators.base import ClosedEvaluator
 from bonas_core.evaluators.table import holds_graphs, read_graphs, read_whole
 from bonas_core.methods.bonas.strategy import Bonas
+from bonas_core.problem import build
 from bonas_core.settings import Settings, TableSettings
 from bonas_core.spaces.pool import PoolSpace
 from bonas_core.storage import write_table

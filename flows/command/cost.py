@@ -15,11 +15,11 @@ from typing import Any
 import numpy as np
 import torch
 
-from bonas_core.build import build_evaluator, build_space
 from bonas_core.errors import SettingsError, first_line
 from bonas_core.image_training.estimate import Estimate
 from bonas_core.image_training.evaluator import TrainingEvaluator
 from bonas_core.image_training.splits import Splits
+from bonas_core.problem import build_evaluator, build_space
 from bonas_core.search import is_out_of_memory
 from bonas_core.settings import Settings, TrainingSettings
 from bonas_core.spaces.base import SearchSpace

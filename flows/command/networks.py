@@ -69,7 +69,7 @@ def export(
     to = to.expanduser()
     check_replaceable("--to", to, overwrite)
     prepare_services()
-    from bonas_core.networks.onnx import export_onnx
+    from bonas_core.image_training.onnx import export_onnx
     from tasks.mlflow_store.networks import load_network
 
     network = load_network(model, tracking_uri)

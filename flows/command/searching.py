@@ -106,7 +106,7 @@ def report(
     store: Store = None,
 ) -> None:
     """Write a search's report: one self-contained HTML file."""
-    from bonas_core.build import build
+    from bonas_core.problem import build
     from bonas_core.trials.history import TrialHistory
     from flows.running.opening import stored_settings
     from flows.running.reporting import write_search_report

@@ -12,10 +12,10 @@ import pyarrow as pa
 
 from bonas_core.errors import BonasError, InputError, StoreError
 from bonas_core.image_training.checkpoint import CHECKPOINT, last_epoch
+from bonas_core.image_training.trained import FILE_NAME as NETWORK_FILE
+from bonas_core.image_training.trained import read_trained
 from bonas_core.methods.bonas.model import FILE_NAME, read_model
 from bonas_core.methods.samplers.state import read_state
-from bonas_core.networks.trained import FILE_NAME as NETWORK_FILE
-from bonas_core.networks.trained import read_trained
 from bonas_core.settings import parse_settings
 from bonas_core.storage import (
     Location,

@@ -29,18 +29,19 @@ from prefect.futures import PrefectFuture
 from prefect.states import State
 from prefect.task_runners import TaskRunner, ThreadPoolTaskRunner
 
-from bonas_core.build import Problem
 from bonas_core.errors import BonasError
+from bonas_core.problem import Problem
 from bonas_core.settings import DispatchSettings
 from bonas_core.trials import Trial
 from flows.running.backends import CLUSTERS
 from flows.running.interruption import raise_if_requested
 from flows.running.observer import Observer
 from tasks.dispatch.assignment import Assignment
+from tasks.dispatch.failure import TrialFailedError
 from tasks.dispatch.supervisor import stop_idle_trainers
 from tasks.dispatch.workpool import check_deployment, train_on_work_pool
 from tasks.home.search_folder import SearchFolder
-from tasks.round import TrialFailedError, train_here, train_in_child
+from tasks.round import train_here, train_in_child
 
 _LOSSES = 10
 """A trial whose cluster worker dies so often is not lost by chance."""

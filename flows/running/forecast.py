@@ -8,10 +8,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from bonas_core.build import Problem
 from bonas_core.errors import TrialStoppedError
 from bonas_core.image_training.evaluator import TrainingEvaluator
 from bonas_core.image_training.parallel import Team, Tell, run
+from bonas_core.problem import Problem
 from bonas_core.report.durations import duration
 from bonas_core.search import SearchLog
 from bonas_core.spaces.architecture import Architecture

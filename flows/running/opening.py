@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
-from bonas_core.build import Problem, build
 from bonas_core.errors import SettingsError
+from bonas_core.problem import Problem, build
 from bonas_core.settings import Settings, parse_settings, with_override
 from bonas_core.storage import (
     Location,

@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from bonas_core.build import build_space
 from bonas_core.methods.base import initial_design
+from bonas_core.problem import build_space
 from bonas_core.spaces.base import distinct
 from tasks.mlflow_store.registry import CHAMPION, load_registered, registered_name
 

@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from bonas_core.build import Problem
 from bonas_core.errors import BonasError
 from bonas_core.evaluators.base import ClosedEvaluator
+from bonas_core.problem import Problem
 from bonas_core.report import write_report
 from bonas_core.report.analysis import summary
 from bonas_core.storage import Location, make_folder

@@ -11,11 +11,11 @@ import re
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
-from bonas_core.build import build_evaluator, build_space
 from bonas_core.errors import SettingsError
 from bonas_core.image_training.evaluator import TrainingEvaluator
+from bonas_core.image_training.trained import unfilled_network
 from bonas_core.networks.published import architecture_of
-from bonas_core.networks.trained import unfilled_network
+from bonas_core.problem import build_evaluator, build_space
 from bonas_core.report.analysis import leaderboard
 from bonas_core.settings import Settings, TrainingSettings
 from bonas_core.storage import check_writable

@@ -19,8 +19,8 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import IO, Any
 
-from bonas_core.build import build_evaluator, build_space
 from bonas_core.evaluators.base import Evaluator
+from bonas_core.problem import build_evaluator, build_space
 from bonas_core.search import evaluate_with_retries, failed
 from bonas_core.settings import Settings
 from bonas_core.storage import make_folder

@@ -27,10 +27,10 @@ from bonas_core.search import failed
 from bonas_core.storage import write_whole
 from bonas_core.trials import Trial
 from tasks.dispatch.assignment import Assignment
+from tasks.dispatch.failure import unless_failed
 from tasks.dispatch.supervisor import Heard, ignore
 from tasks.home.outage import is_outage, reason_of
 from tasks.home.search_folder import SearchFolder
-from tasks.round import unless_failed
 
 _LOOK_EVERY_S = 0.5  # at the folder
 _ASK_EVERY_S = 2.0  # Prefect

@@ -6,6 +6,7 @@ import json
 import os
 from contextlib import suppress
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from bonas_core.storage import is_locked, make_local_folder
 
@@ -70,3 +71,9 @@ def use_local_services() -> None:
     }
     for name, value in quiet.items():
         os.environ.setdefault(name, value)
+
+
+def shown_uri(uri: str) -> str:
+    """A URI without user and password."""
+    parts = urlsplit(uri)
+    return parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl()

@@ -13,7 +13,7 @@ from prefect.settings import PREFECT_API_URL
 
 from bonas_core.children import end_with_this_process
 from bonas_core.errors import SearchError
-from tasks.mlflow_store.client import shown_uri
+from tasks.home.environment import shown_uri
 
 OUTAGES = 20
 """Number of times in a row that work without progress goes on after Prefect's server went away."""

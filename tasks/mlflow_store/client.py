@@ -74,12 +74,6 @@ def _make_local_store() -> None:
             os.replace(unfinished, path)
 
 
-def shown_uri(uri: str) -> str:
-    """A URI without user and password."""
-    parts = urlsplit(uri)
-    return parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl()
-
-
 def experiment(client: MlflowClient, name: str) -> str:
     """Id of the experiment of a name, which is made where there is none.
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from bonas_core.errors import ModelError
-from bonas_core.networks.trained import FILE_NAME, TrainedNetwork, read_trained
+from bonas_core.image_training.trained import FILE_NAME, TrainedNetwork, read_trained
 from bonas_core.report.card import CELL_PICTURE, CURVE_PICTURE
 from bonas_core.settings import parse_settings
 from bonas_core.storage import local_folder

@@ -18,9 +18,9 @@ from bonas_core.report.analysis import honest_correlation
 from bonas_core.settings import Settings, leaves
 from bonas_core.storage import Location, local_folder
 from bonas_core.trials import Objective, Trial
-from tasks.home.environment import local_service, local_tracking_uri
+from tasks.home.environment import local_service, local_tracking_uri, shown_uri
 from tasks.home.search_folder import REPORT_NAME
-from tasks.mlflow_store.client import experiment, found_runs, log_batch, log_settings, shown_uri
+from tasks.mlflow_store.client import experiment, found_runs, log_batch, log_settings
 from tasks.mlflow_store.registry import (
     ARTIFACT_FOLDER,
     CHAMPION,

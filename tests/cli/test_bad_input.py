@@ -212,7 +212,7 @@ def test_a_search_that_does_not_exist(refused: Callable[..., str]) -> None:
 
 def started(home: Path, name: str = "there") -> SearchFolder:
     """A search that has been started and has no trials yet."""
-    from bonas_core.build import build
+    from bonas_core.problem import build
     from flows.running.presets import load_settings
 
     settings, _ = load_settings("quickstart", seed=1)
@@ -256,7 +256,7 @@ def test_a_search_file_of_a_later_release(refused: Callable[..., str], home: Pat
 def test_data_that_changed_under_a_search(
     refused: Callable[..., str], home: Path, table: pd.DataFrame, tmp_path: Path
 ) -> None:
-    from bonas_core.build import build
+    from bonas_core.problem import build
     from flows.running.presets import load_settings
 
     path = written(table, tmp_path / "t.csv")

@@ -10,9 +10,9 @@ from tempfile import mkdtemp
 import pandas as pd
 import pytest
 
-from bonas_core.build import build
 from bonas_core.methods.bonas.model import FILE_NAME
 from bonas_core.methods.samplers.state import SamplerState
+from bonas_core.problem import build
 from bonas_core.search import run
 from bonas_core.settings import parse_settings
 from bonas_core.storage import read_whole, single_writer, store_folder, write_whole

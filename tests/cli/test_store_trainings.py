@@ -12,8 +12,8 @@ from test_store import bonas, started
 
 from bonas_core.evaluators.base import EvaluationContext
 from bonas_core.image_training.evaluator import CHECKPOINT, TrainingEvaluator
+from bonas_core.image_training.trained import FILE_NAME, trained_network
 from bonas_core.networks.published import architecture_of
-from bonas_core.networks.trained import FILE_NAME, trained_network
 from bonas_core.spaces.nasbench201 import NASBench201
 from bonas_core.storage import make_folder, read_whole, write_whole
 from tasks.home.training_folder import Chosen, Plan, Result, TrainingFolder, training_folder

@@ -111,7 +111,7 @@ def test_an_export_without_the_packages_that_it_takes(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     from bonas_core.errors import SettingsError
-    from bonas_core.networks.onnx import export_onnx
+    from bonas_core.image_training.onnx import export_onnx
 
     monkeypatch.setitem(sys.modules, "onnxruntime", None)
     with pytest.raises(

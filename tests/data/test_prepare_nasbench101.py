@@ -9,10 +9,10 @@ import pyarrow.parquet as pq
 import pytest
 from test_tfrecord import record, written
 
-from bonas_core.build import build
 from bonas_core.errors import InputError, SettingsError, TableError
 from bonas_core.evaluators.base import EvaluationContext
 from bonas_core.evaluators.table import TableEvaluator
+from bonas_core.problem import build
 from bonas_core.spaces.nasbench101 import NASBench101
 from data.nasbench101 import features, prepare_space, prepare_surrogate
 from data.nasbench101.prepare import check, prepare

@@ -228,7 +228,7 @@ def is_alive(process: int) -> bool:
 
 
 def _weights(path: Path) -> dict[str, Any]:
-    from bonas_core.networks.trained import read_trained
+    from bonas_core.image_training.trained import read_trained
 
     return dict(read_trained(path).weights)
 

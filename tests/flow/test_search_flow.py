@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from bonas_core.build import build
+from bonas_core.problem import build
 from bonas_core.search import run
 from bonas_core.settings import Settings, parse_settings
 from bonas_core.testing import timeless

@@ -79,9 +79,9 @@ class PredictorModel:
             ModelError: the model is of another space, or of another version of its encoding.
         """
         self.check_space(space)
-        if ":" in self.settings.kind:  # a file must not say which code is loaded and called
+        if self.settings.code is not None:  # a file must not say which code is loaded and called
             raise ModelError(
-                f"predictor of kind `{self.settings.kind}` is named by a model file, which may come from anywhere; "
+                f"predictor `{self.settings.code}` is named by a model file, which may come from anywhere; "
                 "register it as an entry point `bonas.predictor` and train with that name"
             )
         predictor: Predictor = self.settings.build(space)
@@ -198,5 +198,5 @@ def _check_size(settings: PredictorSettings, size: int) -> None:
     inner = (layers - 1) * units**2
     if settings.kind == "mlp":
         inner = sum(a * b for a, b in pairwise(getattr(settings, "widths", ())))
-    if settings.kind in ("gcn", "mlp", "lstm") and inner * settings.ensemble > size:
+    if settings.kind in ("gcn", "mlp", "lstm", "pyg") and settings.code is None and inner * settings.ensemble > size:
         raise ValueError("it has fewer weights than its settings say")

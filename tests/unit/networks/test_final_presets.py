@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 import data
+from bonas_core.image_training.trained import unfilled_network
 from bonas_core.networks.published import IMAGES, PUBLISHED, architecture_of
 from bonas_core.networks.size import network_size
-from bonas_core.networks.trained import unfilled_network
 from bonas_core.settings import Settings, TrainingSettings, parse_settings, parse_yaml
 from bonas_core.spaces.nasnet import NASNet
 

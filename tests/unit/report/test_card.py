@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from bonas_core.image_training.trained import TrainedNetwork
 from bonas_core.networks.size import NetworkSize
-from bonas_core.networks.trained import TrainedNetwork
 from bonas_core.report.card import Facts, model_card
 
 FACTS = Facts("mine, cell 1", "given", NetworkSize(10, 20), (5, 4, 3), 2, 0, "cpu", 1.0, {"epochs": 2}, "models:/a@b")

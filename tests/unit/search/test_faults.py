@@ -15,9 +15,9 @@ from pathlib import Path
 import pytest
 
 from bonas_core import search
-from bonas_core.build import Problem
 from bonas_core.errors import StoreError
 from bonas_core.methods.bonas.strategy import Bonas
+from bonas_core.problem import Problem
 from bonas_core.search import SearchLog, StopRule, next_step, run
 from bonas_core.storage import make_folder, remove_folder, remove_unfinished, single_writer, write_whole
 from bonas_core.storage.disk import disk

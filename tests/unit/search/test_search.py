@@ -6,11 +6,11 @@ from typing import Any
 import pytest
 import torch
 
-from bonas_core.build import build
 from bonas_core.errors import SearchError, StoreError
 from bonas_core.evaluators.base import EvaluationContext, Outcome
 from bonas_core.methods.base import Proposal
 from bonas_core.networks.nasbench201 import NASBench201Network
+from bonas_core.problem import build
 from bonas_core.search import SearchLog, Step, StopRule, evaluate, failed, next_step, run
 from bonas_core.settings import parse_settings
 from bonas_core.spaces.architecture import Architecture

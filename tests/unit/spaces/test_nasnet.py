@@ -7,9 +7,9 @@ from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
-from bonas_core.build import build
 from bonas_core.errors import InputError, InvalidArchitectureError, SettingsError
 from bonas_core.evaluators.base import EvaluationContext, Outcome
+from bonas_core.problem import build
 from bonas_core.registry import resolve
 from bonas_core.search import run
 from bonas_core.settings import parse_settings

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, ClassVar, Literal
 
+import numpy as np
 from pydantic import Field
 
 from bonas_core.errors import SettingsError
@@ -71,6 +72,44 @@ class LSTMSettings(PredictorSettings):
         from bonas_core.methods.bonas.predictors.lstm import LSTM
 
         return LSTM(**self.model_dump(include={"width", *_FITTING}))
+
+
+class PyGSettings(PredictorSettings):
+    """Any graph network of torch-geometric, or one of your own."""
+
+    kind: Literal["pyg"] = "pyg"
+    model: str = Field(
+        "GIN",
+        description="of torch_geometric.nn.models: GCN, GIN, GAT, GraphSAGE, PNA, EdgeCNN; or module:object, a torch "
+        "module over a `Batch`",
+    )
+    layers: int = Field(4, ge=1, le=64, description="graph convolutions")
+    width: int = Field(16, ge=1, le=4096, description="units of a layer")
+    readout: Literal["auto", "global", "vertices", "mean"] = Field(
+        "auto", description="global vertex, all vertices side by side, their mean, or auto: by what the space allows"
+    )
+    options: dict[str, Any] = Field(default_factory=dict, description="passed to the model, such as heads of a GAT")
+
+    shape: ClassVar[tuple[str, ...]] = ("kind", "model", "layers", "width", "readout", "options", "ensemble")
+
+    @property
+    def code(self) -> str | None:
+        """The model where it is one of your own."""
+        return self.model if ":" in self.model else None
+
+    def build(self, space: SearchSpace) -> Any:
+        """Makes the predictor.
+
+        Raises:
+            SettingsError: there is no such model, it cannot be made with these options, or the readout is not one for
+                the space.
+        """
+        from bonas_core.methods.bonas.predictors.pyg import PyG
+
+        own = self.model_dump(include={"model", "layers", "width", "options", *_FITTING})
+        predictor = PyG(readout=readout_of(self.readout, space), **own)
+        predictor.check(space.encode(space.sample(2, np.random.default_rng(0))))
+        return predictor
 
 
 def readout_of(readout: str, space: SearchSpace) -> str:

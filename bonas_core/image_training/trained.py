@@ -15,10 +15,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from bonas_core.build import build_space
 from bonas_core.errors import InputError, ModelError, first_line
 from bonas_core.image_training.splits import Splits
 from bonas_core.networks.published import architecture_of
+from bonas_core.problem import build_space
 from bonas_core.registry import resolve
 from bonas_core.spaces.architecture import Architecture
 from bonas_core.storage import Location

@@ -15,9 +15,9 @@ from safetensors.numpy import load_file, save_file
 
 from bonas_core.errors import InputError, ModelError
 from bonas_core.image_training.splits import Splits
+from bonas_core.image_training.trained import TrainedNetwork, read_trained, trained_network
 from bonas_core.networks.nasnet import cifar_network
 from bonas_core.networks.published import PUBLISHED, architecture_of
-from bonas_core.networks.trained import TrainedNetwork, read_trained, trained_network
 from bonas_core.spaces.nasbench201 import NASBench201
 from bonas_core.spaces.nasnet import TWO_CELLS, NASNet, read_cells
 from bonas_core.storage.tensors import read_tensors, write_tensors
@@ -133,7 +133,7 @@ def test_damaged_weights_and_pickles_are_refused_and_nothing_is_called(tmp_path:
 @pytest.mark.slow
 def test_an_exported_network_computes_what_torch_does_for_any_number_of_images(tmp_path: Path) -> None:
     onnxruntime = pytest.importorskip("onnxruntime")
-    from bonas_core.networks.onnx import TOLERANCE, export_onnx
+    from bonas_core.image_training.onnx import TOLERANCE, export_onnx
 
     _, kept = trained()
     assert export_onnx(kept, tmp_path / "network.onnx") <= TOLERANCE

@@ -4,7 +4,6 @@ from typing import Any
 import numpy as np
 import pytest
 
-from bonas_core.build import Problem, build
 from bonas_core.errors import SettingsError
 from bonas_core.methods.bananas import Bananas
 from bonas_core.methods.bonas.strategy import Bonas
@@ -14,6 +13,7 @@ from bonas_core.methods.random_search import RandomSearch
 from bonas_core.methods.regularised_evolution import RegularisedEvolution
 from bonas_core.methods.samplers import EvolutionSampler, ExhaustiveSampler, RandomSampler
 from bonas_core.methods.weaknas import WeakNAS
+from bonas_core.problem import Problem, build
 from bonas_core.settings import parse_settings
 from bonas_core.spaces.nasbench101 import NASBench101
 from bonas_core.spaces.nasbench201 import NASBench201

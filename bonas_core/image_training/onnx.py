@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from bonas_core.errors import ModelError, SettingsError
-from bonas_core.networks.trained import TrainedNetwork
+from bonas_core.image_training.trained import TrainedNetwork
 from bonas_core.storage import check_writable, write_whole
 
 TOLERANCE = 1e-4
