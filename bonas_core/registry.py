@@ -30,6 +30,7 @@ _BUILT_IN = {
         "local-search": "bonas_core.methods.local_search:LocalSearch",
         "bananas": "bonas_core.methods.bananas:Bananas",
         "weaknas": "bonas_core.methods.weaknas:WeakNAS",
+        "linear": "bonas_core.methods.linear:Linear",
         "optuna-tpe": "bonas_core.methods.optuna:TPE",
         "optuna-gp": "bonas_core.methods.optuna:GP",
     },

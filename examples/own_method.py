@@ -1,9 +1,7 @@
 """A method of one's own: a strategy is one method, `propose`, that is a pure function of the trials so far.
 
-Its settings are declared beside it, so that a mistake in them is told in one line before anything starts:
-
-    python examples/own_method.py
-    bonas search quickstart --set method.name=own_method:Tweak --set method.options='{tries: 50}'     (from examples)
+Its settings are declared beside it, so that a mistake in them is told in one line before anything starts. Here, or from
+this folder: bonas search quickstart --set method.name=own_method:Tweak --set method.options='{tries: 50}'
 """
 
 from typing import ClassVar

@@ -9,13 +9,10 @@ import numpy as np
 
 from bonas_core import Architecture, GraphBatch, InputError, Search
 
-KINDS = ("narrow", "wide", "pool", "identity")
-LAYERS = 6
+KINDS, LAYERS = ("narrow", "wide", "pool", "identity"), 6
 
 
 class Chains:
-    """All chains of six layers."""
-
     name, encoding_version, positional, size = "chains", 1, True, len(KINDS) ** LAYERS
     vocabulary = ("input", *KINDS, "output")
 

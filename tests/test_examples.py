@@ -27,7 +27,7 @@ def test_there_is_an_example_of_everything_that_can_be_ones_own():
 
 @pytest.mark.parametrize("example", EXAMPLES, ids=lambda path: path.stem)
 def test_an_example_is_short_and_finds_something(example: Path):
-    assert len(example.read_text().splitlines()) <= 75
+    assert len(example.read_text().splitlines()) <= 60
     assert run(example).startswith("best")
 
 

@@ -21,6 +21,7 @@ from bonas_core.errors import SettingsError
 from bonas_core.evaluators.base import ClosedEvaluator, Evaluator
 from bonas_core.problem import Problem, build, build_evaluator, build_space
 from bonas_core.settings import Settings
+from bonas_core.settings.method import METHOD
 from flows.benchmarks.plan import Plan
 from flows.benchmarks.runs import run_all
 from flows.running.presets import load_settings, presets
@@ -148,6 +149,7 @@ def run_study(study: Study, plan: Plan) -> Results:
     """
     chosen = plan.choose(study.methods, study.default)
     preset = preset_of(plan.space)
+    check_taken(plan.overrides, {method: study.methods[method].overrides for method in chosen})
     jobs = [
         SearchJob(method, search_settings(preset, study.methods[method].overrides, seed, plan.overrides))
         for method in chosen
@@ -178,6 +180,35 @@ def preset_of(space: str) -> str:
     raise SettingsError(f"benchmark: space `{space}` has no preset; use one of {known}")
 
 
+def taken(overrides: Sequence[str], own: Mapping[str, Any]) -> list[str]:
+    """Those overrides that concern settings which a method has: others are for other methods of the same benchmark.
+
+    Args:
+        overrides: of all methods, as `name=value`.
+        own: the method's own settings, by dotted name.
+    """
+    name = str(own.get("method.name", METHOD.default_name))
+    settings = METHOD.settings_class(name)
+
+    def concerns(assignment: str) -> bool:
+        group, _, setting = assignment.partition("=")[0].strip().partition(".")
+        if group == "method" and setting:
+            return setting.partition(".")[0] in settings.model_fields
+        return group != "predictor" or name == METHOD.default_name or ":" in name
+
+    return [assignment for assignment in overrides if concerns(assignment)]
+
+
+def check_taken(overrides: Sequence[str], methods: Mapping[str, Mapping[str, Any]]) -> None:
+    """Raises SettingsError if an override concerns a setting that none of the methods has."""
+    for assignment in overrides:
+        if not any(taken([assignment], own) for own in methods.values()):
+            name = assignment.partition("=")[0]
+            raise SettingsError(
+                f"--set `{assignment}`: none of {', '.join(methods)} has a setting `{name}`; leave it out"
+            )
+
+
 def search_settings(preset: str, own: Mapping[str, Any], seed: int, overrides: Sequence[str]) -> Settings:
     """Settings of one search of a benchmark: to the optimum, unless overrides set a cap before."""
     return preset_settings(preset, {"budget.trials": 1_000_000, "budget.stop_at": "optimum", **own}, overrides, seed)
@@ -186,7 +217,7 @@ def search_settings(preset: str, own: Mapping[str, Any], seed: int, overrides: S
 def preset_settings(preset: str, own: Mapping[str, Any], overrides: Sequence[str], seed: int | None = None) -> Settings:
     """A preset with a benchmark's own settings on top, and on top of those the command line's and the seed."""
     assignments = [f"{name}={json.dumps(value)}" for name, value in own.items()]
-    return load_settings(preset, seed=seed, overrides=[*assignments, *overrides])[0]
+    return load_settings(preset, seed=seed, overrides=[*assignments, *taken(overrides, own)])[0]
 
 
 def settings_digest(settings: Settings, **more: str) -> str:
