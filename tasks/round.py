@@ -26,7 +26,8 @@ from bonas_core.storage.tensors import SUFFIX
 from bonas_core.trials import Trial, Trials, TrialState
 from tasks.dispatch.assignment import Assignment
 from tasks.dispatch.slots import place_here
-from tasks.dispatch.supervisor import Heard, ignore, train_in_own_process
+from tasks.dispatch.supervisor import OnEvent as Heard
+from tasks.dispatch.supervisor import ignore, train_in_own_process
 
 
 @task(name="propose", cache_policy=NO_CACHE)

@@ -31,7 +31,7 @@ def benchmarks() -> dict[str, Benchmark]:
 
 
 def folder_of(name: str) -> Path:
-    """Where a benchmark writes unless it is told."""
+    """Names the folder that a benchmark writes to by default."""
     return home() / "benchmarks" / name
 
 

@@ -251,7 +251,7 @@ def _percent(values: pd.Series) -> str:
 
 
 def _noise(results: Correlations) -> list[str]:
-    """How well one training of a cell tells the mean of its trainings, where the table has both."""
+    """Says how well one training of a cell stands for the mean of its trainings, where the table has both."""
     evaluator = results.settings.evaluator
     if not isinstance(evaluator, TableSettings) or not evaluator.table:
         return []

@@ -29,7 +29,7 @@ def prepare_services() -> None:
     from tasks.home.workspace import use_local_services
 
     use_local_services()
-    # failed trials are told in one line by the display; Prefect would print a traceback for each attempt
+    # the display has a line for each failed trial; Prefect would print a traceback for each attempt
     os.environ.setdefault("PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL", "CRITICAL")
 
 

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from bonas_core.errors import BonasError, SearchError, first_line
 
 abandoned: list[str] = []
-"""Why Prefect's server did not hear how a search ended."""
+"""Why Prefect's server does not know how a search ended."""
 
 
 def call_flow(flow: Callable[[], object], what: str, state: Callable[[], str], again: str) -> None:

@@ -37,7 +37,7 @@ from flows.running.backends import CLUSTERS
 from flows.running.interruption import raise_if_requested
 from flows.running.observer import Observer
 from tasks.dispatch.assignment import Assignment
-from tasks.dispatch.supervisor import stop_idle_trainers
+from tasks.dispatch.supervisor import OnEvent, stop_idle_trainers
 from tasks.dispatch.workpool import check_deployment, train_on_work_pool
 from tasks.home.workspace import SearchFolder
 from tasks.round import TrialFailedError, train_here, train_in_child
@@ -52,7 +52,7 @@ class Dispatcher:
     Args:
         problem: of the search, whose settings say where and how many.
         folder: of the search.
-        observer: told of what trials do.
+        observer: called with what happens to trials.
     """
 
     def __init__(self, problem: Problem, folder: SearchFolder, observer: Observer) -> None:
@@ -99,14 +99,14 @@ class Dispatcher:
         else:
             future = submit(task, arguments)
 
-        def tell(done: PrefectFuture[Trial]) -> None:
+        def on_end(done: PrefectFuture[Trial]) -> None:
             done.wait()
             self._ended.put((trial.trial, lambda: _state(done)))
 
         if self._settings.backend == "ray":  # whose callback was seen never to come
-            Thread(target=tell, args=(future,), daemon=True).start()
+            Thread(target=on_end, args=(future,), daemon=True).start()
         else:
-            future.add_done_callback(tell)
+            future.add_done_callback(on_end)
 
     def wait(self) -> Trial:
         """The next trial to end; with the inline back end it is evaluated now."""
@@ -131,23 +131,25 @@ class Dispatcher:
 
     def _work(self, trial: Trial, name: str) -> tuple[Any, dict[str, Any]]:
         """The task that evaluates a trial, and its arguments."""
-        heard = self._heard(trial)
+        on_event = self._on_event(trial)
         if self._settings.backend in ("inline", "thread"):
             checkpoints = self._folder.checkpoints / str(trial.trial)
             arguments = {"problem": self._problem, "trial": trial, "checkpoints": checkpoints}
-            return train_here, {**arguments, "heard": heard, "stop": self._stop}
+            return train_here, {**arguments, "heard": on_event, "stop": self._stop}
         assert isinstance(self._folder.path, Path)  # as `check_backend` has seen to
         assignment = Assignment.of(self._folder.path, trial.trial)
         assignment.write_order(self._problem.settings, trial)
         if self._settings.backend == "process":
-            return train_in_child, {"assignment": assignment, "heard": heard, "stop": self._stop}
+            return train_in_child, {"assignment": assignment, "heard": on_event, "stop": self._stop}
         if self._settings.backend == "work-pool":
-            arguments = {"assignment": assignment, "run_name": f"{self._folder.id} · {name}", "heard": heard}
+            arguments = {"assignment": assignment, "run_name": f"{self._folder.id} · {name}", "on_event": on_event}
             return train_on_work_pool, {**arguments, "stop": self._stop, "warn": self._observer.warning}
         return train_in_child, {"assignment": assignment}
 
-    def _heard(self, trial: Trial) -> Callable[[Mapping[str, Any]], None]:
-        def heard(event: Mapping[str, Any]) -> None:
+    def _on_event(self, trial: Trial) -> OnEvent:
+        """Makes the callback that passes the events of a trial on to the observer."""
+
+        def on_event(event: Mapping[str, Any]) -> None:
             if event["event"] == "attempt":
                 self._observer.trial_started(trial)
                 return
@@ -155,7 +157,7 @@ class Dispatcher:
             if self._runner is None:
                 raise_if_requested()
 
-        return heard
+        return on_event
 
 
 def task_runner(settings: DispatchSettings) -> TaskRunner[Any]:

@@ -76,16 +76,17 @@ def _measured(problem: Problem, evaluator: TrainingEvaluator) -> float | None:
     def give_up() -> None:
         raise TrialStoppedError("all slots are taken")
 
+    place = taken(slots, "an estimate", raise_if_stopped=give_up) if slots[0].gpu else nullcontext((slots[0], ()))
     try:
-        with taken(slots, "an estimate", stopped=give_up) if slots[0].gpu else nullcontext((slots[0], ())) as (slot, _):
+        with place as (slot, _):
             # in a process of its own: this one would keep some of a GPU's memory for as long as it lives, and is not to
             # be killed where memory runs out
             work = (evaluator, cell, slot.device)
-            return float(run(1, slot.device, _estimate_there, work, lambda told: None))
+            return float(run(1, slot.device, _estimate_there, work, lambda event: None))
     except TrialStoppedError:
         return None
 
 
-def _estimate_there(team: Team, work: tuple[TrainingEvaluator, Architecture, str], tell: Tell) -> float:
+def _estimate_there(team: Team, work: tuple[TrainingEvaluator, Architecture, str], on_event: Tell) -> float:
     evaluator, cell, device = work
     return float(evaluator.estimate(cell, device, _STEPS).training_s)

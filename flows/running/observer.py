@@ -12,7 +12,7 @@ from bonas_core.trials import Trial
 
 
 class Observer:
-    """Hears what a search does; this one does nothing with it."""
+    """Has a method for each event of a search; those of this one do nothing."""
 
     def started(self, search_id: str, settings: Settings, log: SearchLog) -> None:
         """The search is open; `log` holds the trials that it has already."""

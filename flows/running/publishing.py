@@ -34,7 +34,7 @@ class Publisher:
         uid: the search's own name in MLflow.
         space: name of the space.
         objective: of the search.
-        warn: told once, in one line, when the tracking server cannot be reached.
+        warn: called once, with one line, when the tracking server cannot be reached.
     """
 
     def __init__(

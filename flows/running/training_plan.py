@@ -1,7 +1,7 @@
 """Final trainings before they begin: what is to be trained, and whether it can be; nothing is written here.
 
-Cells are chosen by what their search was told, or by accuracy on images that a final training held out; by test images
-never.
+Cells are chosen by the objective of their search, or by accuracy on images that a final training held out; by test
+images never.
 """
 
 from __future__ import annotations
@@ -126,7 +126,7 @@ def _earlier(source: str, store: str | None) -> TrainingFolder | None:
 
 
 def _of_search(source: str, store: str | None, top: int) -> tuple[str, list[Chosen]]:
-    """The best trials of a search, by what the search was told of them."""
+    """Chooses the best trials of a search, by its objective."""
     folder = search_folder(source, store)
     stored = folder.read()
     objective = Objective(**stored["objective"])

@@ -1,4 +1,4 @@
-"""A trial that is given to a trainer in another process: everything the two have to tell each other, as files.
+"""A trial that is given to a trainer in another process: everything that the two exchange, as files.
 
     <search>/dispatch/<trial>/order.json     settings and the trial, written by the search
                               status.json    what is happening to it, for people and for recovery
@@ -114,12 +114,15 @@ class Assignment:
             return {}
 
     @contextmanager
-    def trained_here(self, stopped: Callable[[], None] = lambda: None) -> Iterator[None]:
-        """Holds the right to train the trial, waiting for a process that has it; `stopped` is called meanwhile and may
-        raise."""
+    def trained_here(self, raise_if_stopped: Callable[[], None] = lambda: None) -> Iterator[None]:
+        """Holds the right to train the trial, waiting for a process that has it.
+
+        Args:
+            raise_if_stopped: called while it waits; may raise to give up.
+        """
         with open(make_folder(self.folder) / ".lock", "w") as file:
             while not lock_descriptor(file.fileno(), blocking=False):
-                stopped()
+                raise_if_stopped()
                 time.sleep(_LOOK_EVERY_S)
             yield
 

@@ -120,33 +120,33 @@ def _installed_gpus() -> list[str]:
 def taken(
     slots: Sequence[Slot],
     holder: str,
-    waiting: Callable[[str], None] = lambda reason: None,
-    stopped: Callable[[], None] = lambda: None,
+    on_wait: Callable[[str], None] = lambda reason: None,
+    raise_if_stopped: Callable[[], None] = lambda: None,
 ) -> Iterator[tuple[Slot, tuple[int, ...]]]:
     """Takes the first free slot, waiting for one where none is.
 
     Args:
         slots: what may be taken.
         holder: who takes it, for those who wait.
-        waiting: called with the reason whenever it changes, while there is none.
-        stopped: called while there is none; may raise to give up.
+        on_wait: called with the reason whenever it changes, while there is none.
+        raise_if_stopped: called while there is none; may raise to give up.
 
     Yields:
         the slot, and the file descriptors that hold it: a process that inherits them keeps the slot too.
     """
     folder = make_folder(slots_folder())
-    told = ""
+    last_reason = ""
     while True:
         for slot in slots:
             descriptors = _try_all([folder / f"{name}.lock" for name in slot.parts or (slot.name,)])
             if descriptors:
                 break
         else:
-            stopped()
+            raise_if_stopped()
             reason = _why(folder, slots)
-            if reason != told:
-                waiting(reason)
-                told = reason
+            if reason != last_reason:
+                on_wait(reason)
+                last_reason = reason
             time.sleep(_LOOK_EVERY_S)
             continue
         break
@@ -175,14 +175,24 @@ def _try_all(paths: Sequence[Path]) -> tuple[int, ...]:
 
 
 @contextmanager
-def place_here(settings: Settings, holder: str, stopped: Callable[[], None] = lambda: None) -> Iterator[Slot]:
-    """Takes a slot for a training in this process; where there are no GPUs it need not wait, since the CPU of this
-    process is its search's own."""
+def place_here(settings: Settings, holder: str, raise_if_stopped: Callable[[], None] = lambda: None) -> Iterator[Slot]:
+    """Takes a slot for a training in this process.
+
+    Where there are no GPUs it need not wait, since the CPU of this process is its search's own.
+
+    Args:
+        settings: of the search.
+        holder: who takes it, for those who wait.
+        raise_if_stopped: called while there is none; may raise to give up.
+
+    Yields:
+        the slot.
+    """
     slots = slots_for(settings)
     if slots[0].gpu is None:
         yield slots[0]
         return
-    with taken(slots, holder, stopped=stopped) as (slot, _):
+    with taken(slots, holder, raise_if_stopped=raise_if_stopped) as (slot, _):
         yield slot
 
 
