@@ -147,12 +147,12 @@ def _train_all(prepared: Prepared) -> None:
 
 
 def _worth_another(task: object, run: object, state: Any) -> bool:
-    """Whether a training that raised may be tried again: what the project raises on purpose would be raised again."""
+    """Tells whether a training that raised may be tried again: what is raised on purpose would be raised again."""
     return not _is_for_a_person(state.result(raise_on_failure=False))
 
 
 def _is_for_a_person(error: BaseException) -> bool:
-    """Whether an error says what a person has to change; that a process of a team has died does not."""
+    """Tells whether an error says what a person has to change; that a process of a team has died does not."""
     return isinstance(error, BonasError) and not isinstance(error, TrainingProcessError)
 
 

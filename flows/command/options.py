@@ -1,4 +1,4 @@
-"""Options that several commands have, and what they do before they begin."""
+"""Options that several commands have, and steps that they take before they begin."""
 
 from __future__ import annotations
 

@@ -91,7 +91,7 @@ def prepare(settings: Settings, cell: str | None, source: str | None, top: int, 
 def default_training_id(
     name: str, settings: Settings, cell: str | None, source: str | None, top: int, overrides: bool
 ) -> str:
-    """An id that is the same whenever the same trainings are asked for.
+    """Makes an id that is the same whenever the same trainings are asked for.
 
     Args:
         name: of preset or file.
@@ -110,7 +110,7 @@ def default_training_id(
 
 
 def _chosen(settings: Settings, cell: str | None, source: str | None, top: int) -> tuple[str, list[Chosen]]:
-    """The space, and the cells to train in order."""
+    """Chooses the cells to train, in order; returns their space with them."""
     if cell is not None:
         text = architecture_of(build_space(settings.space), cell).text
         return settings.space, [Chosen(text, f"published as {cell}" if text != cell else "given by its text")]
@@ -141,8 +141,11 @@ def _of_search(source: str, store: str | None, top: int) -> tuple[str, list[Chos
 
 
 def _of_trainings(folder: TrainingFolder, top: int) -> tuple[str, list[Chosen]]:
-    """The best cells of earlier trainings by the images that these held out; where none were, in their own order, which
-    is that of their search: accuracies on test images choose nothing."""
+    """Chooses the best cells of earlier trainings by the images that these held out.
+
+    Where none were held out, the cells stay in their own order, which is that of their search: accuracies on test
+    images choose nothing.
+    """
     plan = folder.read()
     found = [(chosen, folder.cell(place).result()) for place, chosen in enumerate(plan.chosen, start=1)]
     ended = [(chosen, result) for chosen, result in found if result is not None]

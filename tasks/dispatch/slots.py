@@ -26,7 +26,7 @@ from filelock import lock_descriptor
 
 from bonas_core.errors import SettingsError, StoreError
 from bonas_core.settings import Settings, TrainingSettings
-from bonas_core.storage import make_folder
+from bonas_core.storage import make_local_folder
 from tasks.home.workspace import home
 
 _LOOK_EVERY_S = 0.2
@@ -40,25 +40,24 @@ class Slot:
     device: str
     """A torch device, for a process that sees all GPUs."""
     gpu: str | None = None
-    """What CUDA_VISIBLE_DEVICES holds in it: the name of a GPU, or of several."""
+    """Value of CUDA_VISIBLE_DEVICES in it: the name of a GPU, or of several."""
     parts: tuple[str, ...] = ()
     """Slots of one GPU each that it takes, where it has several."""
 
     def environment(self, threads: int) -> dict[str, str]:
-        """Variables of a process that trains in this slot: it sees the slot's GPUs only, and uses `threads` CPUs."""
+        """Makes the variables of a process in this slot: it sees the slot's GPUs only, and uses `threads` CPUs."""
         limits = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), str(threads))
         return {**limits, "CUDA_VISIBLE_DEVICES": self.gpu or ""}
 
 
 def slots_folder() -> Path:
-    """Where this machine's slots are kept: in the home folder, or what BONAS_SLOTS names, to share them between
-    homes."""
+    """Names the folder of this machine's slots: in the home folder, or what BONAS_SLOTS names to share it."""
     named = os.environ.get("BONAS_SLOTS")
     return Path(named).expanduser() if named else home() / "slots" / socket.gethostname()
 
 
 def slots_for(settings: Settings) -> list[Slot]:
-    """The slots of this machine that trials of a search may be trained in.
+    """Lists the slots of this machine that trials of a search may be trained in.
 
     One for each GPU, or for as many as a training has processes; without GPUs as many as there are CPUs for a
     training's threads, and no fewer than `dispatch.slots`.
@@ -94,12 +93,12 @@ def _joined(slots: Sequence[Slot]) -> Slot:
 
 
 def threads_of(settings: Settings) -> int:
-    """CPU threads of one training, or of each of its processes."""
+    """Counts the CPU threads of one training, or of each of its processes."""
     return settings.evaluator.threads if isinstance(settings.evaluator, TrainingSettings) else 1
 
 
 def gpus() -> list[str]:
-    """The GPUs that this process may use, by their names in CUDA_VISIBLE_DEVICES."""
+    """Lists the GPUs that this process may use, by their names in CUDA_VISIBLE_DEVICES."""
     named = os.environ.get("CUDA_VISIBLE_DEVICES")
     if named is None:
         return _installed_gpus()
@@ -134,7 +133,7 @@ def taken(
     Yields:
         the slot, and the file descriptors that hold it: a process that inherits them keeps the slot too.
     """
-    folder = make_folder(slots_folder())
+    folder = make_local_folder(slots_folder())
     last_reason = ""
     while True:
         for slot in slots:

@@ -1,4 +1,4 @@
-"""Training in a process of its own, and looking after it: time-outs that hold, deaths by their causes, one slot.
+"""Supervision of a training in a process of its own: time-outs that hold, deaths by their causes, one slot.
 
 The process that supervises does no training itself: it takes a slot, starts a trainer with the slot's environment (or
 takes one that is idle), and waits. A trainer that dies is started again and goes on from the last checkpoint.
@@ -141,7 +141,7 @@ class _Watch:
         self._on_event(event)
 
     def is_overdue(self) -> bool:
-        """Whether the attempt should have stopped itself by now."""
+        """Tells whether the attempt should have stopped itself by now."""
         self.overdue = self._deadline is not None and time.monotonic() > self._deadline
         return self.overdue
 
@@ -169,7 +169,7 @@ class _Trainer:
 
     @classmethod
     def for_slot(cls, slot: Slot, descriptors: tuple[int, ...], threads: int) -> _Trainer:
-        """An idle trainer that suits the slot, or a new one."""
+        """Takes an idle trainer that suits the slot, or makes a new one."""
         environment = slot.environment(threads)
         if slot.gpu:  # its memory must be free when the slot is: the process ends with the trial, and holds the slot
             return cls(environment, keep=False, descriptors=descriptors)
@@ -243,7 +243,7 @@ def _cause(code: int) -> str:
 
 
 def _oom_kills() -> int:
-    """How often the kernel has killed for want of memory since it started; 0 where it does not say."""
+    """Counts how often the kernel has killed for want of memory since it started; 0 where it does not say."""
     try:
         with open("/proc/vmstat") as file:
             return next(int(line.split()[1]) for line in file if line.startswith("oom_kill "))

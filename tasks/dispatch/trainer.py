@@ -82,7 +82,7 @@ def train(
 
 
 def _evaluator(settings: Settings, known: dict[str, Evaluator]) -> Evaluator:
-    """The evaluator of a search, kept for its next trial."""
+    """Builds the evaluator of a search, kept for its next trial."""
     tree = settings.tree()
     key = json.dumps([tree["space"], tree["evaluator"], tree["method"]["mutation"]], sort_keys=True)
     if key not in known:
@@ -91,7 +91,7 @@ def _evaluator(settings: Settings, known: dict[str, Evaluator]) -> Evaluator:
 
 
 def _requests(stream: IO[str]) -> Iterator[dict[str, Any]]:
-    """Requests as they come; the process exits at once when the stream ends, even in the middle of a training."""
+    """Yields requests as they come; the process exits at once when the stream ends, even during a training."""
     waiting: queue.Queue[dict[str, Any]] = queue.Queue()
 
     def read() -> None:

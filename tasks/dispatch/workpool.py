@@ -132,7 +132,7 @@ class _DeployedTrial:
         except ObjectNotFound:  # another database
             return None if self._assignment.is_trained() else self._replace(None, client)
         self._warned = False
-        state = run.state.name if run.state else "Scheduled"
+        state = (run.state.name if run.state else None) or "Scheduled"
         if state != self._state:
             self._state, self._since = state, time.monotonic()
         if self._assignment.is_trained() or self._assignment.read_result() is not None:
@@ -183,6 +183,7 @@ class _DeployedTrial:
             idempotency_key=f"{self._uid}-{self._trial.trial}-{self._submission}",
             as_subflow=False,
         )
+        assert isinstance(run, FlowRun)
         self._write_run(run.id)
         self._state, self._since = "", time.monotonic()
 
