@@ -1,0 +1,1 @@
+"""Flows: searches, final trainings, rankings and upkeep, and the command line that starts them."""

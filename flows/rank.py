@@ -1,4 +1,4 @@
-"""Look-ups as a flow, for colleagues who have the UI or the API rather than a terminal."""
+"""Ranking as a flow, for colleagues who have the UI or the API rather than a terminal."""
 
 from __future__ import annotations
 

@@ -176,7 +176,8 @@ class SearchRun:
                     return "paused", enough
                 number = step.evaluate[0].round if step.evaluate else self.log.rounds
                 try:
-                    if not self.bo_round(self.folder.id, number, choose=not enough):
+                    # Prefect binds methods, which its types do not know
+                    if not self.bo_round(self.folder.id, number, choose=not enough):  # type: ignore[call-overload]
                         return "finished", "the space has no more architectures"
                     self.artifacts.update(self.log)
                 except Exception as error:

@@ -105,7 +105,7 @@ def _train_all(prepared: Prepared) -> None:
             "folder": folder,
             "place": place,
             "chosen": plan.chosen[place - 1],
-            "heard": partial(_heard, observer, f"{folder.id} · cell {place}", epochs),
+            "on_epoch": partial(_on_epoch, observer, f"{folder.id} · cell {place}", epochs),
             "stop": stop,
         }
 
@@ -139,7 +139,7 @@ def _train_all(prepared: Prepared) -> None:
         stop.set()  # trainings in threads are given up after their epoch, to go on another time
     if failures:
         place, error = failures[0]
-        if _is_told(error):
+        if _is_for_a_person(error):
             raise error
         raise SearchError(
             f"training `{folder.id}`: cell {place} failed: {reason_of(error)}; the same command goes on with it"
@@ -147,16 +147,16 @@ def _train_all(prepared: Prepared) -> None:
 
 
 def _worth_another(task: object, run: object, state: Any) -> bool:
-    """Whether a training that raised may be tried again: what the project raises on purpose would be raised again."""
-    return not _is_told(state.result(raise_on_failure=False))
+    """Tells whether a training that raised may be tried again: what is raised on purpose would be raised again."""
+    return not _is_for_a_person(state.result(raise_on_failure=False))
 
 
-def _is_told(error: BaseException) -> bool:
-    """Whether an error says what a person has to change; that a process of a team has died does not."""
+def _is_for_a_person(error: BaseException) -> bool:
+    """Tells whether an error says what a person has to change; that a process of a team has died does not."""
     return isinstance(error, BonasError) and not isinstance(error, TrainingProcessError)
 
 
-def _heard(observer: Observer, what: str, epochs: int, epoch: int, figures: Mapping[str, float]) -> None:
+def _on_epoch(observer: Observer, what: str, epochs: int, epoch: int, figures: Mapping[str, float]) -> None:
     observer.training(what, epochs, epoch, figures)
     if current_thread() is main_thread():
         raise_if_requested()

@@ -1,4 +1,4 @@
-"""What runs by the clock: every night the open searches go on, every week the predictor of a space is refreshed."""
+"""Flows that run by the clock: every night open searches go on, every week the predictor of a space is refreshed."""
 
 from __future__ import annotations
 
@@ -155,7 +155,7 @@ def gathered(store: Location, space: str, warn: Callable[[str], None]) -> tuple[
 
 
 def fitted_on(problem: Problem, trials: Sequence[Trial]) -> PredictorModel:
-    """The predictor of a problem, trained on trials of any searches."""
+    """Trains the predictor of a problem on trials of any searches."""
     strategy, space, n = problem.strategy, problem.space, len(trials)
     assert isinstance(strategy, Bonas)
     genotypes = space.parse([trial.architecture for trial in trials])
@@ -185,7 +185,7 @@ def holdout_score(problem: Problem, trials: Sequence[Trial], earlier: int) -> Ho
 
 
 def _to_learn(settings: Settings) -> Settings:
-    """Settings with which BONAS learns from all the trials there are, whatever method found them."""
+    """Changes settings so that BONAS learns from all the trials there are, whatever method found them."""
     own = {} if settings.predictor is None else settings.predictor.model_dump(mode="json")
     method = {"name": "bonas", "sampler": "random", "initial": 2, "retrain_every": 1}
     tree = {**settings.tree(), "method": method, "predictor": {**own, "warm_start": None}}

@@ -22,7 +22,8 @@ from bonas_core.trials import Trial
 from tasks.dispatch.assignment import Assignment
 from tasks.dispatch.failure import unless_failed
 from tasks.dispatch.slots import place_here
-from tasks.dispatch.supervisor import Heard, ignore, train_in_own_process
+from tasks.dispatch.supervisor import OnEvent
+from tasks.dispatch.supervisor import ignore, train_in_own_process
 
 
 def run_stage(stage: Stage) -> Any:
@@ -36,7 +37,7 @@ def run_stage(stage: Stage) -> Any:
 
 
 @task(name="train", cache_policy=NO_CACHE)
-def train_here(problem: Problem, trial: Trial, checkpoints: Location, heard: Heard, stop: Event) -> Trial:
+def train_here(problem: Problem, trial: Trial, checkpoints: Location, on_event: OnEvent, stop: Event) -> Trial:
     """Evaluate one trial in this process; it may take days, and goes on from its last checkpoint.
 
     Raises:
@@ -48,11 +49,11 @@ def train_here(problem: Problem, trial: Trial, checkpoints: Location, heard: Hea
             raise TrialStoppedError(f"trial {trial.trial} was given up")
 
     def progress(epoch: int, figures: Mapping[str, float]) -> None:
-        heard({"event": "epoch", "epoch": epoch, "figures": figures})
+        on_event({"event": "epoch", "epoch": epoch, "figures": figures})
         stopped()
 
     def attempting(attempt: int) -> None:
-        heard({"event": "attempt", "attempt": attempt})
+        on_event({"event": "attempt", "attempt": attempt})
 
     settings = problem.settings
     stopped()
@@ -73,13 +74,13 @@ def train_here(problem: Problem, trial: Trial, checkpoints: Location, heard: Hea
 
 
 @task(name="train", cache_policy=NO_CACHE)
-def train_in_child(assignment: Assignment, heard: Heard = ignore, stop: Event | None = None) -> Trial:
+def train_in_child(assignment: Assignment, on_event: OnEvent = ignore, stop: Event | None = None) -> Trial:
     """Have one trial evaluated by a process of its own, on the machine where this task runs.
 
     Raises:
         TrialFailedError: its last attempt failed.
     """
-    return unless_failed(train_in_own_process(assignment, heard, stop))
+    return unless_failed(train_in_own_process(assignment, on_event, stop))
 
 
 @task(name="record", cache_policy=NO_CACHE)

@@ -25,8 +25,8 @@ from bonas_core.storage import make_folder, remove_folder, write_whole
 from tasks.dispatch.slots import place_here
 from tasks.home.training_folder import CARD_FILE, CellFolder, Chosen, Result, TrainingFolder, model_alias, model_name
 
-Heard = Callable[[int, Mapping[str, float]], None]
-"""Told of every epoch: its number and the figures so far."""
+OnEpoch = Callable[[int, Mapping[str, float]], None]
+"""Callback of every epoch: its number and the figures so far."""
 
 
 @task(name="train cell", cache_policy=NO_CACHE)
@@ -36,7 +36,7 @@ def train_cell(
     folder: TrainingFolder,
     place: int,
     chosen: Chosen,
-    heard: Heard,
+    on_epoch: OnEpoch,
     stop: Event,
 ) -> Result:
     """Train one cell to the end and keep its network, with a model card; goes on from its last checkpoint.
@@ -50,23 +50,26 @@ def train_cell(
     curve = own.curve()
     begin = time.monotonic()
 
-    def told(epoch: int, figures: Mapping[str, float]) -> None:
+    def record(epoch: int, figures: Mapping[str, float]) -> None:
         nonlocal begin
         curve[epoch] = {**figures, "cost_s": time.monotonic() - begin}
         begin = time.monotonic()
         own.write_curve(curve)
-        heard(epoch, figures)
+        on_epoch(epoch, figures)
         if stop.is_set():
             raise TrialStoppedError(f"training `{folder.id}`: cell {place} was given up")
 
     make_folder(own.checkpoints)
-    with place_here(settings, f"cell {place} of {folder.id}") as slot, on_disk(own.checkpoints, told) as (local, hears):
+    with (
+        place_here(settings, f"cell {place} of {folder.id}") as slot,
+        on_disk(own.checkpoints, record) as (local, progress),
+    ):
         assert local is not None
         done, reached = last_epoch(local / CHECKPOINT)
         curve = {epoch: point for epoch, point in curve.items() if epoch <= done}
         if done and done not in curve:  # killed between the checkpoint and the curve
             curve[done] = {**reached, "cost_s": 0.0}
-        trained = evaluator.train(architecture, EvaluationContext(settings.seed, slot.device, local, hears))
+        trained = evaluator.train(architecture, EvaluationContext(settings.seed, slot.device, local, progress))
     outcome = trained.outcome
     kind, network_settings = evaluator.network
     figures = {"validation": outcome.objective} if "validation_loss" in outcome.metrics else {}

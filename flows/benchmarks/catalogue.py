@@ -1,4 +1,4 @@
-"""`bonas benchmark NAME`: from a name to a table, its rows and its figures in one folder."""
+"""The benchmarks of `bonas benchmark NAME`: from a name to a table, its rows and its figures in one folder."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from flows.benchmarks.studies import STUDIES
 from tasks.home.environment import home
 
 Benchmark = Callable[[Plan], str]
-"""Runs and writes everything, returns the table."""
+"""A function that runs and writes everything, and returns the table."""
 
 
 def benchmarks() -> dict[str, Benchmark]:
-    """All benchmarks by name."""
+    """Lists all benchmarks by name."""
     return {
         "table1": _of_module("table1"),
         "figure3": _of_module("figure3"),
@@ -31,7 +31,7 @@ def benchmarks() -> dict[str, Benchmark]:
 
 
 def folder_of(name: str) -> Path:
-    """Where a benchmark writes unless it is told."""
+    """Names the folder that a benchmark writes to by default."""
     return home() / "benchmarks" / name
 
 
@@ -49,7 +49,7 @@ def run_benchmark(name: str, plan: Plan) -> str:
 
 
 def _of_module(name: str) -> Benchmark:
-    """The function that a module has the name of; the module is imported when it runs."""
+    """Makes a benchmark of the function that its module is named after; the module is imported when it runs."""
 
     def run(plan: Plan) -> str:
         return str(getattr(import_module(f"flows.benchmarks.{name}"), name)(plan))

@@ -49,7 +49,7 @@ def cells(plan: Plan) -> str:
 
 
 def sizes(names: Sequence[str] = tuple(PUBLISHED), datasets: Sequence[str] = tuple(IMAGES)) -> list[dict[str, Any]]:
-    """One row for every cell, data set and network: that of DARTS, and the authors' own where it is another one."""
+    """Counts a row for every cell, data set and network: that of DARTS, and the authors' own where that differs."""
     rows = []
     for name in names:
         cell = PUBLISHED[name]
@@ -76,7 +76,7 @@ def sizes(names: Sequence[str] = tuple(PUBLISHED), datasets: Sequence[str] = tup
 
 
 def table(rows: Sequence[dict[str, Any]]) -> str:
-    """Markdown: what was counted beside what the paper prints, and why they differ where they do."""
+    """Writes as Markdown what was counted beside what the paper prints, and why they differ where they do."""
     columns = (
         "cell", "data set", "network of", "C", "cells", "params", "paper", "differs", "mult-adds", "paper", "differs",
     )  # fmt: skip
@@ -106,7 +106,7 @@ def table(rows: Sequence[dict[str, Any]]) -> str:
 
 
 def _is_known(row: dict[str, Any]) -> bool:
-    """Whether a row's network is the one whose size the cell's authors published."""
+    """Tells whether a row's network is the one whose size the cell's authors published."""
     layout = PUBLISHED[row["cell"]].layouts.get(row["dataset"])
     return layout is not None and (layout == Layout(*WIDTHS[row["dataset"]])) == (row["network"] == "darts")
 

@@ -26,11 +26,11 @@ _COLOURS = (
     "#7f7f7f",
     "#a55194",
 )
-"""Okabe and Ito's, which people with any colour vision can tell apart, then four more."""
+"""Colours of Okabe and Ito, which people with any colour vision can tell apart, then four more."""
 
 
 def draw(results: Results) -> bytes:
-    """A PNG: to the left the objective that searches optimise, to the right the same cells on the test split.
+    """Draws a PNG: to the left the objective that searches optimise, to the right the same cells on the test split.
 
     A search that has found the optimum keeps it: its curve goes on to the end of the longest one. Bands are one
     standard error of the mean to each side.
@@ -71,7 +71,7 @@ def draw(results: Results) -> bytes:
 
 
 def _on_a_grid(rows: pd.DataFrame, column: str) -> tuple[np.ndarray, np.ndarray]:
-    """Sample counts (n,) and the searches' best so far at each (searches, n)."""
+    """Lists sample counts (n,) and the searches' best so far at each (searches, n)."""
     longest = int(rows["evaluations"].max())
     grid = np.unique(np.round(np.geomspace(1, longest, min(longest, 400))).astype(int))
     return grid, np.array([_at(a, v, grid) for a, v in zip(rows["improved_at"], rows[column], strict=True)])

@@ -1,4 +1,4 @@
-"""Figure 3: what predictors said of cells that they had not seen, against what the cells came to, by density."""
+"""Figure 3: objectives that predictors expected of cells they had not seen, against the actual ones, by density."""
 
 from __future__ import annotations
 
@@ -48,13 +48,13 @@ def figure3(plan: Plan) -> str:
 
 
 def points(results: Correlations) -> pd.DataFrame:
-    """A row per predictor and test cell: method, split, predicted and actual objective."""
+    """Lists a row per predictor and test cell: method, split, predicted and actual objective."""
     rows = results.frame[["method", "split", "predicted", "actual"]].explode(["predicted", "actual"], ignore_index=True)
     return rows.astype({"predicted": float, "actual": float})
 
 
 def draw(results: Correlations) -> bytes:
-    """A PNG with a panel per predictor; the colour is a Gaussian estimate of the density of points."""
+    """Draws a PNG with a panel per predictor; the colour is a Gaussian estimate of the density of points."""
     scale = Scale.of(results.objective)
     shown = points(results)
     actual = scale.factor * shown["actual"].to_numpy()
@@ -98,7 +98,7 @@ def draw(results: Correlations) -> bytes:
 
 
 def density(x: NDArray[np.float64], y: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Density (n,) of n points at each of them, as a share of the largest; ones where they lie on a line."""
+    """Estimates the density (n,) of n points at each of them, as a share of the largest; ones for points on a line."""
     chosen = np.random.default_rng(0).permutation(len(x))[:_KERNELS]
     try:
         found: NDArray[np.float64] = gaussian_kde(np.stack([x, y])[:, chosen])(np.stack([x, y]))

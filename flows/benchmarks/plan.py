@@ -1,4 +1,4 @@
-"""What a benchmark is asked to run."""
+"""The plan of a benchmark: what it is asked to run."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ class Plan:
     """The command line of a benchmark."""
 
     folder: Path
-    """Where rows, tables and figures are written."""
+    """Folder of rows, tables and figures."""
     space: str = "nasbench201"
     """A space, or a preset."""
     seeds: range = range(50)
-    """Of the repeats; of a benchmark of predictors, the numbers of the splits."""
+    """Seeds of the repeats; of a benchmark of predictors, the numbers of the splits."""
     methods: tuple[str, ...] | None = None
-    """None: those that the benchmark runs by default."""
+    """Names of methods; None: those that the benchmark runs by default."""
     processes: int = 1
     overrides: tuple[str, ...] = ()
     """Settings on top of each method's, as `name=value`."""
@@ -32,7 +32,7 @@ class Plan:
         return self.folder / "runs.parquet"
 
     def choose(self, known: Iterable[str], default: Iterable[str] = ()) -> tuple[str, ...]:
-        """The methods to run, of those that a benchmark knows; where none are named, its default or all.
+        """Chooses the methods to run among those that a benchmark knows; where none are named, its default or all.
 
         Raises:
             SettingsError: a method is unknown.
@@ -53,6 +53,6 @@ class Plan:
 
     @property
     def repeats(self) -> str:
-        """The seeds in words."""
+        """Says the seeds in words."""
         first, last = self.seeds[0], self.seeds[-1]
         return f"seed {first}" if first == last else f"seeds {first} to {last}"

@@ -95,7 +95,7 @@ class PredictionJob:
     settings: Settings
 
     def digest(self, fingerprint: str) -> str:
-        """Equal for jobs that would give the same row."""
+        """Digests the job: equal for jobs that would give the same row."""
         predictor = self.settings.tree()["predictor"] if self.method != "trees" else _TREES
         parts = [_VERSION, self.method, self.split, self.settings.space, predictor, fingerprint]
         return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
@@ -128,7 +128,7 @@ class PredictionJob:
 
 @dataclass(frozen=True)
 class _Cells:
-    """All cells of a table."""
+    """The cells of a table."""
 
     space: SearchSpace
     graphs: GraphBatch
@@ -139,16 +139,16 @@ class _Cells:
 @dataclass(frozen=True)
 class _Fitted:
     predict: Callable[[NDArray[np.intp]], Vector]
-    """Rows of the table to predicted scores."""
+    """Function from rows of the table to predicted scores."""
     epoch: int
-    """The one that validation chose."""
+    """Epoch that validation chose."""
     epochs: int
-    """Those trained."""
+    """Number of epochs that were trained."""
 
 
 @dataclass(frozen=True)
 class Correlations:
-    """What predictors came to on all splits."""
+    """Correlations of predictors on all splits."""
 
     methods: tuple[str, ...]
     plan: Plan
@@ -184,7 +184,7 @@ def run_predictors(plan: Plan) -> Correlations:
 
 
 def split_rows(count: int, split: int) -> tuple[NDArray[np.intp], NDArray[np.intp], NDArray[np.intp]]:
-    """Rows to learn from, to stop by, and to predict: each row is in one of them, and equal splits are equal.
+    """Draws the rows to learn from, to stop by, and to predict: each row is in one of them, and equal splits are equal.
 
     Args:
         count: rows of the table.
@@ -196,13 +196,13 @@ def split_rows(count: int, split: int) -> tuple[NDArray[np.intp], NDArray[np.int
 
 
 def correlation(kind: Callable[[Vector, Vector], Any], predicted: Vector, actual: Vector) -> float:
-    """A correlation coefficient; 0 where one side does not vary."""
+    """Computes a correlation coefficient; 0 where one side does not vary."""
     varies = np.ptp(predicted) > 0 and np.ptp(actual) > 0
     return float(kind(predicted, actual).statistic) if varies else 0.0
 
 
 def table(results: Correlations) -> str:
-    """The correlations as Markdown, the paper's beside."""
+    """Writes the correlations as Markdown, the paper's beside."""
     by_method = {str(name): rows for name, rows in results.frame.groupby("method")}
     predicted = len(by_method[results.methods[0]]["actual"].iloc[0])
     lines = [
@@ -250,7 +250,7 @@ def _percent(values: pd.Series) -> str:
 
 
 def _noise(results: Correlations) -> list[str]:
-    """How well one training of a cell tells the mean of its trainings, where the table has both."""
+    """Says how well one training of a cell stands for the mean of its trainings, where the table has both."""
     evaluator = results.settings.evaluator
     if not isinstance(evaluator, TableSettings) or not evaluator.table:
         return []
@@ -280,7 +280,7 @@ def _closed(settings: Settings) -> ClosedEvaluator:
 
 @lru_cache(maxsize=1)
 def _cells(tree: str) -> _Cells:
-    """The cells that the next jobs of this process share."""
+    """Reads the cells that the next jobs of this process share."""
     evaluator = _closed(Settings.model_validate_json(tree))
     space, objective = evaluator.space, Objective(evaluator.objective, evaluator.unit, evaluator.direction)
     genotypes = space.enumerate()
@@ -338,7 +338,7 @@ def _fit_trees(job: PredictionJob, cells: _Cells, trained: NDArray[np.intp], val
 
 
 def graph_counts(graphs: GraphBatch, positional: bool) -> NDArray[np.float32]:
-    """Hand-made features (n, C) of graphs: counts of labels, of edges by their labels, and of paths by theirs.
+    """Computes hand-made features (n, C) of graphs: counts of labels, of edges by their labels, and of paths by theirs.
 
     Args:
         graphs: n graphs.

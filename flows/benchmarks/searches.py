@@ -42,8 +42,7 @@ class Method:
 
     overrides: Mapping[str, Any]
     listed: str
-    """`pool`: looks at a sample of candidates per step; `enumerating`: scores every cell; `none`: scores no
-    candidates."""
+    """Way to score candidates: `pool`, a sample per step; `enumerating`, every cell; `none`, no candidates."""
     paper: Mapping[str, float] = field(default_factory=dict)
     """Samples to the optimum in the paper, by space."""
 
@@ -54,15 +53,15 @@ class Study:
 
     title: str
     methods: Mapping[str, Method]
-    """By the name that `--methods` takes."""
+    """Methods by the name that `--methods` takes."""
     note: str
-    """What a reader must know to read the table; a paragraph."""
+    """Paragraph that a reader needs to read the table."""
     default: tuple[str, ...] = ()
     """Methods that run where none are named; empty: all."""
     reference: str | None = None
     """Method that all others are compared with, by the ratio of their means."""
     figure: bool = False
-    """Whether best-so-far curves are drawn."""
+    """True where best-so-far curves are drawn."""
 
 
 @dataclass(frozen=True)
@@ -73,7 +72,7 @@ class SearchJob:
     settings: Settings
 
     def digest(self, fingerprint: str) -> str:
-        """Equal for searches that would give the same row."""
+        """Digests the search: equal for searches that would give the same row."""
         return settings_digest(self.settings, evaluator=fingerprint, method_name=self.method)
 
     def execute(self) -> dict[str, Any]:
@@ -111,13 +110,13 @@ class SearchJob:
 
 @lru_cache(maxsize=1)
 def _evaluator(tree: str) -> Evaluator:
-    """The evaluator that the next searches of this process share: a large table takes seconds to read."""
+    """Builds the evaluator that the next searches of this process share: a large table takes seconds to read."""
     settings = Settings.model_validate_json(tree)
     return build_evaluator(settings, build_space(settings.space))
 
 
 def _top_at(problem: Problem, curve: np.ndarray) -> int | None:
-    """Samples to the first of the table's best thousandth; None where the search ended before."""
+    """Counts the samples to the first of the table's best thousandth; None where the search ended before."""
     if not isinstance(problem.evaluator, ClosedEvaluator):
         return None
     sign = -1 if problem.objective.direction == "maximise" else 1
@@ -167,7 +166,7 @@ def run_study(study: Study, plan: Plan) -> Results:
 
 
 def preset_of(space: str) -> str:
-    """The preset that a benchmark of a space, or of a preset, starts from.
+    """Finds the preset that a benchmark of a space, or of a preset, starts from.
 
     Raises:
         SettingsError: there is none.
@@ -210,28 +209,28 @@ def check_taken(overrides: Sequence[str], methods: Mapping[str, Mapping[str, Any
 
 
 def search_settings(preset: str, own: Mapping[str, Any], seed: int, overrides: Sequence[str]) -> Settings:
-    """Settings of one search of a benchmark: to the optimum, unless overrides set a cap before."""
+    """Makes the settings of one search of a benchmark: to the optimum, unless overrides set a cap before."""
     return preset_settings(preset, {"budget.trials": 1_000_000, "budget.stop_at": "optimum", **own}, overrides, seed)
 
 
 def preset_settings(preset: str, own: Mapping[str, Any], overrides: Sequence[str], seed: int | None = None) -> Settings:
-    """A preset with a benchmark's own settings on top, and on top of those the command line's and the seed."""
+    """Loads a preset with a benchmark's own settings on top, and on top of those the command line's and the seed."""
     assignments = [f"{name}={json.dumps(value)}" for name, value in own.items()]
     return load_settings(preset, seed=seed, overrides=[*assignments, *taken(overrides, own)])[0]
 
 
 def settings_digest(settings: Settings, **more: str) -> str:
-    """Equal for settings whose trees are equal once `more` is put into them."""
+    """Digests settings: equal for settings whose trees are equal once `more` is put into them."""
     return hashlib.sha256(json.dumps({**settings.tree(), **more}, sort_keys=True).encode()).hexdigest()
 
 
 def standard_error(values: np.ndarray) -> float:
-    """Of the mean; nan for a single value."""
+    """Computes the standard error of the mean; nan for a single value."""
     return float(values.std(ddof=1) / math.sqrt(len(values))) if len(values) > 1 else math.nan
 
 
 def ratio_interval(numerator: np.ndarray, denominator: np.ndarray, level: float = 0.95) -> tuple[float, float, float]:
-    """Ratio of two means with its bootstrap percentile interval (10,000 resamples, both independently)."""
+    """Computes the ratio of two means with its bootstrap percentile interval (10,000 resamples, both independently)."""
     rng = np.random.default_rng(0)
     tops = numerator[rng.integers(len(numerator), size=(10_000, len(numerator)))].mean(axis=1)
     bottoms = denominator[rng.integers(len(denominator), size=(10_000, len(denominator)))].mean(axis=1)
@@ -240,7 +239,7 @@ def ratio_interval(numerator: np.ndarray, denominator: np.ndarray, level: float 
 
 
 def table(results: Results) -> str:
-    """The study as Markdown: samples to the optimum and to the top, with standard errors, the paper's figure beside."""
+    """Writes the study as Markdown: samples to the optimum and to the top, with errors, beside the paper's figure."""
     study, problem, values = results.study, results.problem, results.values
     direction = problem.objective.direction
     best = values.max() if direction == "maximise" else values.min()
@@ -309,7 +308,7 @@ def _samples(rows: pd.DataFrame) -> np.ndarray:
 
 
 def _samples_to_the_top(rows: pd.DataFrame) -> np.ndarray:
-    """All of a search's where it ended before."""
+    """Counts all of a search's samples where it ended before."""
     return rows["top_at"].fillna(rows["evaluations"]).to_numpy(dtype=float)
 
 

@@ -120,4 +120,4 @@ BATCHES = Study(
 )
 
 STUDIES = {"table2": TABLE2, "figure4": FIGURE4, "figure5": FIGURE5, "protocol": PROTOCOL, "batches": BATCHES}
-"""By the name that `bonas benchmark` takes."""
+"""Studies by the name that `bonas benchmark` takes."""

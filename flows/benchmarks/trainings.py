@@ -60,8 +60,10 @@ class TrainingsJob:
 
 
 def trainings(plan: Plan) -> str:
-    """Runs what is missing of the searches, writes `runs.parquet`, `trainings.png` and `trainings.md`, returns the
-    table.
+    """Runs what is missing of the searches, and writes `runs.parquet`, `trainings.png` and `trainings.md`.
+
+    Returns:
+        the table, as Markdown.
 
     Raises:
         SettingsError: a method is unknown, or the preset does not train.
@@ -120,7 +122,7 @@ def _table(frame: pd.DataFrame, methods: Sequence[str], problem: Problem, preset
 
 
 def _curves(frame: pd.DataFrame, methods: Sequence[str], problem: Problem) -> bytes:
-    """A PNG: best so far over the number of trainings, mean and one standard error to each side."""
+    """Draws a PNG: best so far over the number of trainings, mean and one standard error to each side."""
     scale = Scale.of(problem.objective)
     figure = Figure(figsize=(6, 4), layout="constrained")
     FigureCanvasAgg(figure)

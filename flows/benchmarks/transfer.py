@@ -66,7 +66,7 @@ def transfer(plan: Plan) -> Results:
 
 
 def _parts(settings: Settings) -> dict[int, pa.Table]:
-    """The rows of a table whose cells have so many vertices, for the smaller and the larger number.
+    """Picks the rows of a table whose cells have so many vertices, for the smaller and the larger number.
 
     Raises:
         InputError: there is no such table, it does not fit the settings, or it has no cells of either size.

@@ -1,0 +1,1 @@
+"""The `bonas` command, a module for each group of commands."""

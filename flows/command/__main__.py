@@ -1,4 +1,4 @@
-"""`python -m flows.command`: the `bonas` command."""
+"""Entry point of `python -m flows.command`: the `bonas` command."""
 
 from flows.command.app import main
 

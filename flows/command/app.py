@@ -50,7 +50,7 @@ COMMANDS: dict[typer.Typer, dict[str, Callable[..., None]]] = {
     data_app: {"prepare": preparing.prepare, "check": preparing.check},
     store_app: {"check": storing.check, "compact": storing.compact, "export": storing.export},
 }
-"""What `bonas --help` lists, in this order."""
+"""Commands as `bonas --help` lists them, in this order."""
 
 for group, commands in COMMANDS.items():
     for name, command in commands.items():

@@ -1,4 +1,4 @@
-"""`bonas benchmark`."""
+"""Command `bonas benchmark`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the trainings of a preset would cost on this machine, from a few steps of some of its networks.
+"""Cost of the trainings of a preset on this machine, from a few steps of some of its networks.
 
 A preset that holds no images out to validate is one of final trainings, as in `bonas train`: of these it is one that is
 priced, of a search all of its budget.
@@ -37,28 +37,28 @@ _SHAPES = {  # channels, side, classes, training images, test images
 
 @dataclass(frozen=True)
 class Cost:
-    """What was measured, and what follows for the budget of the search, or for one final training."""
+    """Measurements, and what follows from them for the budget of the search, or for one final training."""
 
     settings: Settings
     name: str
     data: str
     device: str
-    """As people call it."""
+    """Name of the device as people call it."""
     is_gpu: bool
     images: int
-    """That every training trains on."""
+    """Number of images that every training trains on."""
     steps: int
     estimates: tuple[Estimate, ...]
-    """One for each network."""
+    """Estimates, one for each network."""
 
     @property
     def is_final(self) -> bool:
-        """Whether the settings are of final trainings, which no search is given."""
+        """Tells whether the settings are of final trainings, which no search is given."""
         return self._evaluator.validation_images == 0
 
     @property
     def trainings(self) -> int:
-        """That are priced."""
+        """Number of trainings that are priced."""
         return 1 if self.is_final else self.settings.budget.trials
 
     @property
@@ -86,7 +86,7 @@ class Cost:
         return f"{processes} processes of {own}" if processes > 1 else own
 
     def lines(self) -> list[str]:
-        """What was measured, and where."""
+        """Says what was measured, and where."""
         kind, count = ("training", "1 training") if self.is_final else ("search", f"{self.trainings} trainings")
         return [
             f"{kind:<9} {self.name}: {count} of {self._evaluator.epochs} epochs, {self.images:,} images an epoch",
@@ -97,7 +97,7 @@ class Cost:
     header = ("cell", "s/step", "images/s", "h/training", "GPU memory")
 
     def rows(self) -> list[list[str]]:
-        """A line for each network."""
+        """Lists a line for each network."""
         return [
             [
                 str(number),
@@ -110,7 +110,7 @@ class Cost:
         ]
 
     def conclusion(self) -> list[str]:
-        """What all of it would cost; choosing cells is not counted."""
+        """Says what all of it would cost; choosing cells is not counted."""
         unit = "GPU days" if self.is_gpu else f"days of {self._share} of this CPU"
         mean = f"{self.training_s / 3600:.3g} h in the mean"
         if self.is_final:
@@ -123,7 +123,7 @@ class Cost:
         return lines
 
     def as_dict(self) -> dict[str, Any]:
-        """The same for programs."""
+        """Gives the same to programs."""
         return {
             **({"training": self.name} if self.is_final else {"search": self.name, "trials": self.trainings}),
             "data": self.data,
@@ -200,7 +200,7 @@ def _device(name: str | None) -> torch.device:
 
 
 def _made_up(evaluator: TrainingSettings) -> Splits | None:
-    """Images in the place of a data set that is known and not prepared."""
+    """Makes up images in the place of a data set that is known and not prepared."""
     if evaluator.data not in _SHAPES or Path(evaluator.data).suffix == SUFFIX:
         return None
     channels, side, classes, trained, tested = _SHAPES[evaluator.data]

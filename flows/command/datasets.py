@@ -1,4 +1,4 @@
-"""Preparing and checking data sets: `data/X/prepare.py` prepares data set X, `data/X/prepare_Y.py` data set X-Y.
+"""Preparation and check of data sets: `data/X/prepare.py` prepares data set X, `data/X/prepare_Y.py` data set X-Y.
 
 Such a module has `prepare(source, target)`, `check(target)` and `SOURCE`, which says what the source is; it is None
 where none is needed, and `prepare(target)` is then enough. `SUFFIX` is that of its file, by default that of a table.

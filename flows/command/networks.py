@@ -1,4 +1,4 @@
-"""`bonas train`, `export` and `cost`: networks trained to the end, written down, and priced before."""
+"""Commands `bonas train`, `export` and `cost`: networks trained to the end, written down, and priced before."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Options that several commands have, and what they do before they begin."""
+"""Options that several commands have, and steps that they take before they begin."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def prepare_services() -> None:
     from tasks.home.environment import use_local_services
 
     use_local_services()
-    # failed trials are told in one line by the display; Prefect would print a traceback for each attempt
+    # the display has a line for each failed trial; Prefect would print a traceback for each attempt
     os.environ.setdefault("PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL", "CRITICAL")
 
 

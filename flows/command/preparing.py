@@ -1,4 +1,4 @@
-"""`bonas data prepare` and `bonas data check`."""
+"""Commands `bonas data prepare` and `bonas data check`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Searches, final trainings and tables as text on a terminal."""
+"""Text on a terminal: searches, final trainings and tables."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`bonas rank`."""
+"""Command `bonas rank`."""
 
 from __future__ import annotations
 

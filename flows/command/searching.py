@@ -1,4 +1,4 @@
-"""`bonas search`, `resume`, `list`, `show`, `report` and `presets`."""
+"""Commands `bonas search`, `resume`, `list`, `show`, `report` and `presets`."""
 
 from __future__ import annotations
 

@@ -20,7 +20,7 @@ from urllib.error import URLError
 from urllib.request import ProxyHandler, build_opener
 
 from bonas_core.errors import SearchError, SettingsError
-from bonas_core.storage import make_folder, single_writer, write_whole
+from bonas_core.storage import make_local_folder, single_writer, write_whole
 from tasks.home.environment import home, local_tracking_uri, services_file
 
 FLOW_POOL = "bonas"
@@ -31,7 +31,7 @@ _RESTART_EVERY_S = 5.0
 
 
 def definitions() -> Path:
-    """The file of deployments: beside the package in a checkout, in it where it is installed."""
+    """Finds the file of deployments: beside the package in a checkout, in it where it is installed."""
     package = Path(__file__).parents[1]
     return next(path for path in (package.parent / "prefect.yaml", package / "prefect.yaml") if path.is_file())
 
@@ -130,7 +130,7 @@ class Service:
         self.started = time.monotonic()
 
     def keep_alive(self) -> str | None:
-        """Starts it again if it has died; says so."""
+        """Starts it again if it has died, and then says so."""
         if self.process is None or self.process.poll() is None:
             return None
         if time.monotonic() - self.started < _RESTART_EVERY_S:
@@ -161,7 +161,7 @@ def running(port: int, mlflow_port: int, slots: int, workers: bool = True) -> It
         SearchLockedError: they run already.
         SearchError: a server does not start.
     """
-    folder = make_folder(home() / "services")
+    folder = make_local_folder(home() / "services")
     api = f"http://{_HOST}:{port}/api"
     prefect = [sys.executable, "-m", "prefect"]
     # the UI calls the address that it is told, not the one that it is served from
@@ -199,7 +199,7 @@ def running(port: int, mlflow_port: int, slots: int, workers: bool = True) -> It
 
 
 def addresses(port: int, mlflow_port: int) -> list[str]:
-    """Where people look, a line each."""
+    """Lists where people look, a line each."""
     return [
         f"Prefect     http://{_HOST}:{port}",
         f"MLflow      http://{_HOST}:{mlflow_port}/#/experiments",
@@ -214,7 +214,7 @@ def _mlflow(port: int) -> list[str]:
 
 
 def _environment(extra: Mapping[str, str]) -> dict[str, str]:
-    """The environment of a service: this process's, with its import path and the home as they are here."""
+    """Makes the environment of a service: this process's, with its import path and the home as they are here."""
     path = os.pathsep.join(entry for entry in sys.path if entry)
     return {**os.environ, "PYTHONPATH": path, "BONAS_HOME": str(home()), **extra}
 

@@ -1,4 +1,4 @@
-"""`bonas up` and `bonas deploy`."""
+"""Commands `bonas up` and `bonas deploy`."""
 
 from __future__ import annotations
 

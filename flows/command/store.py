@@ -1,10 +1,11 @@
-"""Looking after a store: check what is in it, merge the parts of histories, hand histories to other programs."""
+"""Care for a store: check what is in it, merge the parts of histories, hand histories to other programs."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
 
 import pandas as pd
@@ -40,7 +41,7 @@ FORMATS = (".csv", ".parquet", ".json")
 
 @dataclass
 class Checked:
-    """What there is of a search, and what is wrong with it."""
+    """Contents of a search, and what is wrong with it."""
 
     id: str
     running: bool = False
@@ -53,13 +54,13 @@ class Checked:
     faults: list[str] = field(default_factory=list)
 
     def as_dict(self) -> dict[str, object]:
-        """For JSON."""
+        """Converts it to what JSON can hold."""
         return asdict(self)
 
 
 @dataclass
 class CheckedTraining:
-    """What there is of final trainings, and what is wrong with it."""
+    """Contents of final trainings, and what is wrong with it."""
 
     id: str
     running: bool = False
@@ -68,7 +69,7 @@ class CheckedTraining:
     faults: list[str] = field(default_factory=list)
 
     def as_dict(self) -> dict[str, object]:
-        """For JSON."""
+        """Converts it to what JSON can hold."""
         return asdict(self)
 
 
@@ -88,7 +89,7 @@ def check(ids: Sequence[str], store: str | None) -> tuple[list[Checked], list[Ch
 
 
 def _training(name: str, store: str | None) -> TrainingFolder | None:
-    """Final trainings by their id; None where there are none of it."""
+    """Finds final trainings by their id; None where there are none of it."""
     if search_folder(name, store).exists():
         return None
     folder = training_folder(name, store)
@@ -145,8 +146,9 @@ def _check_checkpoints(own: CellFolder, found: CheckedTraining) -> None:
 
 
 def _entries(folder: Location) -> list[Location]:
-    """What stands in a folder, but for what is being written."""
-    return [path for path in sorted(folder.iterdir()) if not path.name.startswith(".")] if folder.is_dir() else []
+    """Lists what stands in a folder, but for what is being written."""
+    entries: list[Location] = sorted(folder.iterdir()) if folder.is_dir() else []
+    return [path for path in entries if not path.name.startswith(".")]
 
 
 def _checked(folder: SearchFolder) -> Checked:
@@ -170,17 +172,19 @@ def _checked(folder: SearchFolder) -> Checked:
     found.set_aside = [path.name for path in folder.trials.glob("*.corrupt")]
     if tables and not found.running:
         _check_rows(pa.concat_tables(tables).to_pandas(), found)
-    for path in sorted(folder.predictors.glob(f"*/{FILE_NAME}")):
+    models: list[Location] = sorted(folder.predictors.glob(f"*/{FILE_NAME}"))
+    for path in models:
         found.predictors += 1
-        _note(found, lambda path=path: read_model(path))
+        _note(found, partial(read_model, path))
     for path in folder.samplers.glob(f"*{SUFFIX}"):
-        _note(found, lambda path=path: read_state(path))
+        _note(found, partial(read_state, path))
     return found
 
 
-def _note(found: Checked | CheckedTraining, read: object) -> None:
+def _note(found: Checked | CheckedTraining, read: Callable[[], object]) -> None:
+    """Reads something, and notes the fault where that is damaged."""
     try:
-        read()  # type: ignore[operator]
+        read()
     except BonasError as error:
         found.faults.append(str(error))
 

@@ -1,4 +1,4 @@
-"""`bonas store check`, `compact` and `export`."""
+"""Commands `bonas store check`, `compact` and `export`."""
 
 from __future__ import annotations
 

@@ -1,0 +1,1 @@
+"""Parts that the run of a flow consists of."""

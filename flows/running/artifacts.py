@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from uuid import UUID
 
 from httpx import HTTPStatusError
@@ -26,15 +26,17 @@ class Artifacts:
     """Keeps the artifacts of one search up to date, at most every few seconds.
 
     Each is made once in a flow run and then changed in place, so that a page that is open can follow it.
-
-    Args:
-        search_id: name of the search.
-        objective: of the search.
-        budget: trials in all.
-        pages: where MLflow shows the search, or None as long as that is not known; asked at every refresh.
     """
 
     def __init__(self, search_id: str, objective: Objective, budget: int, pages: Callable[[], Pages | None]) -> None:
+        """Prepares the artifacts of a search; none is made yet.
+
+        Args:
+            search_id: name of the search.
+            objective: of the search.
+            budget: trials in all.
+            pages: where MLflow shows the search, or None as long as that is not known; called at every refresh.
+        """
         self._id = search_id
         self._key = re.sub(r"[^a-z0-9]+", "-", search_id.lower()).strip("-")
         self._objective = objective
@@ -118,6 +120,7 @@ class Artifacts:
                 if error.response.status_code != 404:
                     raise  # 404: another database, where it is made anew
         created = artifact.create()
+        assert not isinstance(created, Coroutine)  # as it is where an event loop runs, which is not here
         assert isinstance(created.id, UUID)
         self._made[str(artifact.key)] = created.id
 

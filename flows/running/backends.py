@@ -1,4 +1,4 @@
-"""What a back end of `dispatch` needs; looked at before a search is opened, without importing any of it."""
+"""Needs of the back ends of `dispatch`, looked at before a search is opened, without importing any of it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How the command line calls a flow: it outlasts Prefect's server, and errors become one line.
+"""Call of a flow from the command line: it outlasts Prefect's server, and errors become one line.
 
 Prefect is imported when a flow is called.
 """
@@ -12,7 +12,7 @@ from collections.abc import Callable
 from bonas_core.errors import BonasError, SearchError, first_line
 
 abandoned: list[str] = []
-"""Why Prefect's server did not hear how a search ended."""
+"""Reasons why Prefect's server does not know how a search ended."""
 
 
 def call_flow(flow: Callable[[], object], what: str, state: Callable[[], str], again: str) -> None:

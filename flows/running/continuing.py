@@ -1,4 +1,4 @@
-"""What may change when a search or training goes on: one list, for the check and for the ids that are made by default.
+"""Settings that may change when a search or training goes on: one list, for the check and for default ids.
 
 An id made by default stands for everything that is not free to change, so that asking again goes on with the same
 search, and asking for something else starts another.
@@ -28,9 +28,9 @@ class Freedom:
     reason: str
     applies: Callable[[Settings], bool] = lambda settings: True
     only_larger: bool = False
-    """Whether they may only grow; None is the largest."""
+    """True where they may only grow; None is the largest."""
     in_ids: bool = False
-    """Whether default ids differ nevertheless: a file of another name may hold other data."""
+    """True where default ids differ nevertheless: a file of another name may hold other data."""
 
 
 def _is_synchronous(settings: Settings) -> bool:
@@ -50,7 +50,7 @@ FREEDOMS = (
     Freedom(r"budget\.stop_at", "it decides when a search ends, not which trials it makes"),
     Freedom(r"evaluator\.(table|data)", "the evaluator's fingerprint knows the content of a file", in_ids=True),
 )
-"""All that may change; everything else decides what a search finds."""
+"""Freedoms of settings; everything else decides what a search finds."""
 
 
 def freedom(name: str, settings: Settings) -> Freedom | None:

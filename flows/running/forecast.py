@@ -1,4 +1,4 @@
-"""How long a search of trainings will take: from a few steps of one of them, or from those that have ended."""
+"""Forecast of how long a search of trainings takes: from a few steps of one, or from those that have ended."""
 
 from __future__ import annotations
 
@@ -24,21 +24,22 @@ _ON_THIS_MACHINE = ("inline", "thread", "process")
 
 @dataclass(frozen=True)
 class Forecast:
-    """What is left of a search."""
+    """Rest of a search, in trainings and seconds."""
 
     trainings: int
     training_s: float
-    """Seconds of one."""
+    """Seconds of one training."""
     at_once: int
     source: str
-    """What the seconds come from."""
+    """Origin of the seconds."""
 
     @property
     def seconds(self) -> float:
-        """Until the budget is spent, without the time to choose."""
+        """Seconds until the budget is spent, without the time to choose."""
         return self.trainings * self.training_s / min(self.at_once, self.trainings)
 
     def __str__(self) -> str:
+        """Says it in one line."""
         at_once = f", {self.at_once} at a time" if self.at_once > 1 else ""
         return (
             f"about {duration(self.seconds)} for {self.trainings} trainings of {duration(self.training_s)}{at_once} "
@@ -47,7 +48,10 @@ class Forecast:
 
 
 def forecast(problem: Problem, log: SearchLog) -> Forecast | None:
-    """What is left of a search, or None where it trains nothing, is at its end, or trains elsewhere and has not begun.
+    """Forecasts what is left of a search.
+
+    Returns:
+        the forecast, or None where it trains nothing, is at its end, or trains elsewhere and has not begun.
 
     Raises:
         Exception: whatever a training of the first steps raises.
@@ -67,7 +71,7 @@ def forecast(problem: Problem, log: SearchLog) -> Forecast | None:
 
 
 def _measured(problem: Problem, evaluator: TrainingEvaluator) -> float | None:
-    """Seconds of a training of a random cell; None where all GPUs are taken."""
+    """Measures the seconds of a training of a random cell; None where all GPUs are taken."""
     cell = problem.space.architecture(problem.space.sample(1, np.random.default_rng(0))[0])
     slots = slots_for(problem.settings)
     if slots[0].gpu is None and problem.settings.dispatch.backend != "process":
@@ -76,16 +80,17 @@ def _measured(problem: Problem, evaluator: TrainingEvaluator) -> float | None:
     def give_up() -> None:
         raise TrialStoppedError("all slots are taken")
 
+    place = taken(slots, "an estimate", raise_if_stopped=give_up) if slots[0].gpu else nullcontext((slots[0], ()))
     try:
-        with taken(slots, "an estimate", stopped=give_up) if slots[0].gpu else nullcontext((slots[0], ())) as (slot, _):
+        with place as (slot, _):
             # in a process of its own: this one would keep some of a GPU's memory for as long as it lives, and is not to
             # be killed where memory runs out
             work = (evaluator, cell, slot.device)
-            return float(run(1, slot.device, _estimate_there, work, lambda told: None))
+            return float(run(1, slot.device, _estimate_there, work, lambda event: None))
     except TrialStoppedError:
         return None
 
 
-def _estimate_there(team: Team, work: tuple[TrainingEvaluator, Architecture, str], tell: Tell) -> float:
+def _estimate_there(team: Team, work: tuple[TrainingEvaluator, Architecture, str], on_event: Tell) -> float:
     evaluator, cell, device = work
     return float(evaluator.estimate(cell, device, _STEPS).training_s)

@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM, so that neither is ever lost.
+"""Interruption by Ctrl-C and SIGTERM, so that neither is ever lost.
 
 Python raises KeyboardInterrupt wherever the process happens to be, and where that is a destructor or a callback of a
 library it is printed and forgotten. So the request is noted too, and a search looks at the note between its steps.

@@ -1,4 +1,4 @@
-"""Who watches a search from within its process: the live display of the command line, or nobody."""
+"""Observers that watch a search from within its process, such as the live display of the command line."""
 
 from __future__ import annotations
 
@@ -12,38 +12,38 @@ from bonas_core.trials import Trial
 
 
 class Observer:
-    """Hears what a search does; this one does nothing with it."""
+    """An observer has a method for each event of a search; those of this one do nothing."""
 
     def started(self, search_id: str, settings: Settings, log: SearchLog) -> None:
-        """The search is open; `log` holds the trials that it has already."""
+        """Called when the search is open; `log` holds the trials that it has already."""
 
     def forecast(self, text: str) -> None:
-        """How long what is left of the search will take."""
+        """Called with how long what is left of the search will take."""
 
     def stage(self, text: str) -> None:
-        """Something without a trial has begun."""
+        """Called when something without a trial begins."""
 
     def trial_started(self, trial: Trial) -> None:
-        """A trial is being evaluated."""
+        """Called when the evaluation of a trial begins."""
 
     def epoch(self, trial: Trial, epoch: int, figures: Mapping[str, float]) -> None:
-        """A training has finished an epoch."""
+        """Called when a training has finished an epoch."""
 
     def training(self, what: str, epochs: int, epoch: int, figures: Mapping[str, float]) -> None:
-        """A final training has finished an epoch, of so many."""
+        """Called when a final training has finished an epoch, of so many."""
 
     def trial_finished(self, trial: Trial) -> None:
-        """A trial has ended, in any state."""
+        """Called when a trial has ended, in any state."""
 
     def warning(self, text: str) -> None:
-        """Something is wrong, and the search goes on."""
+        """Called when something is wrong and the search goes on."""
 
 
 _current: ContextVar[Observer] = ContextVar("observer")
 
 
 def current_observer() -> Observer:
-    """The observer of this context."""
+    """Returns the observer of this context."""
     return _current.get(Observer())
 
 

@@ -1,4 +1,4 @@
-"""Starting a search and continuing one: what is checked before anything is evaluated."""
+"""Start and continuation of a search: what is checked before anything is evaluated."""
 
 from __future__ import annotations
 
@@ -63,7 +63,9 @@ def check_openable(folder: SearchFolder, settings: Settings) -> Problem:
 
 
 def with_local_warm_start(folder: SearchFolder, settings: Settings) -> Settings:
-    """The settings with the predictor that trainings start from as a file: the search's own copy, once it has one.
+    """Returns the settings with the predictor that trainings start from as a file.
+
+    That is the search's own copy, once it has one.
 
     Raises:
         ModelError: a predictor that is named for a new search cannot be had.
@@ -92,7 +94,7 @@ def _warm_start(settings: Settings) -> str | None:
 
 
 def fetched_model(uri: str, tracking_uri: str | None) -> Path:
-    """A registered predictor as a local file, named by its version."""
+    """Fetches a registered predictor as a local file, named by its version."""
     from tasks.mlflow_store.registry import load_registered
 
     model = load_registered(tracking_uri, uri)
@@ -134,7 +136,7 @@ def stored_settings(search_id: str, store: str | None, trials: int | None, overr
 
 
 def manifest(problem: Problem, settings: Settings, uid: str, tracking: dict[str, str]) -> Manifest:
-    """What is written down when a search starts."""
+    """Describes a search that starts, as it is written down."""
     return {
         "uid": uid,
         "created_at": datetime.now(UTC).isoformat(timespec="seconds"),
@@ -153,10 +155,10 @@ def manifest(problem: Problem, settings: Settings, uid: str, tracking: dict[str,
 
 
 def versions() -> dict[str, str]:
-    """Versions of what decides results."""
+    """Lists the versions of what decides results."""
     return {"python": platform.python_version(), **{package: version(package) for package in _PACKAGES}}
 
 
 def new_uid() -> str:
-    """A name for a search that no other search has, in any store."""
+    """Makes a name for a search that no other search has, in any store."""
     return uuid4().hex

@@ -34,7 +34,7 @@ class Preset:
 
 
 def presets() -> list[Preset]:
-    """All presets, by name."""
+    """Lists all presets, by name."""
     folder = Path(str(data.__file__)).parent
     return sorted((Preset(path.stem, path) for path in folder.glob("*/presets/*.yaml")), key=lambda preset: preset.name)
 
@@ -48,7 +48,7 @@ def load_settings(
     overrides: Sequence[str] = (),
     need_images: bool = True,
 ) -> tuple[Settings, str]:
-    """Settings of a preset or YAML file, with the command line's on top.
+    """Loads the settings of a preset or YAML file, with the command line's on top.
 
     Args:
         source: name of a preset, or path of a file.
@@ -91,7 +91,7 @@ def located(tree: dict[str, Any], need_images: bool = True) -> dict[str, Any]:
 
 
 def prepared_table(space: str) -> Path:
-    """Where `bonas data prepare` puts the table of a space or data set."""
+    """Names the file in which `bonas data prepare` puts the table of a space or data set."""
     return home() / "data" / f"{space}.parquet"
 
 

@@ -1,5 +1,4 @@
-"""Publishing to MLflow beside a search: in a thread of its own, so that a slow or absent tracking server never holds
-it up.
+"""Publication to MLflow beside a search, in a thread of its own: a slow or absent server never holds it up.
 
 The search folder holds everything that is published. Whatever a failure or a kill left unpublished is published the
 next time, and nothing twice.
@@ -26,16 +25,7 @@ _log = logging.getLogger("bonas")
 
 
 class Publisher:
-    """Publishes one search.
-
-    Args:
-        folder: the search.
-        settings: say which tracking server and experiment.
-        uid: the search's own name in MLflow.
-        space: name of the space.
-        objective: of the search.
-        warn: told once, in one line, when the tracking server cannot be reached.
-    """
+    """Publishes one search."""
 
     def __init__(
         self,
@@ -46,6 +36,16 @@ class Publisher:
         objective: Objective,
         warn: Callable[[str], None],
     ) -> None:
+        """Opens the search's run in MLflow, in the publisher's own thread.
+
+        Args:
+            folder: the search.
+            settings: say which tracking server and experiment.
+            uid: the search's own name in MLflow.
+            space: name of the space.
+            objective: of the search.
+            warn: called once, with one line, when the tracking server cannot be reached.
+        """
         self._folder = folder
         self._settings = settings
         self._uid = uid
@@ -59,7 +59,7 @@ class Publisher:
         self._opened = self._thread.submit(self._guarded, self._open)
 
     def ids(self) -> dict[str, str]:
-        """Where MLflow keeps the search; empty if it cannot be reached."""
+        """Names where MLflow keeps the search; empty if it cannot be reached."""
         self._opened.result()
         tracker = self._tracker
         if tracker is None:
@@ -75,7 +75,11 @@ class Publisher:
         self._thread.submit(self._guarded, lambda: self._open_tracker().log_forecast(seconds, trials))
 
     def pages(self) -> Pages | None:
-        """Where people see the search in MLflow; None as long as it has not answered, and where no server shows it."""
+        """Names the pages of the search in MLflow.
+
+        Returns:
+            the pages, or None as long as MLflow has not answered, and where no server shows them.
+        """
         tracker = self._tracker
         return None if tracker is None else tracker.pages()
 
@@ -108,7 +112,8 @@ class Publisher:
 
     def _publish(self, trials: list[Trial]) -> None:
         tracker = self._open_tracker()
-        for path in sorted(self._folder.predictors.glob(f"*/{FILE_NAME}")):
+        paths: list[Location] = sorted(self._folder.predictors.glob(f"*/{FILE_NAME}"))
+        for path in paths:
             if not tracker.is_published(path.parent.name.rpartition("-")[2]):
                 tracker.publish_predictor(path, read_model(path))
         by_version: dict[str, list[Trial]] = defaultdict(list)

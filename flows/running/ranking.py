@@ -1,4 +1,4 @@
-"""Ranking architectures with a registered predictor, without evaluating any."""
+"""Ranking of architectures with a registered predictor, without evaluating any."""
 
 from __future__ import annotations
 

@@ -30,7 +30,7 @@ _SHORT = {
 
 
 def short_form(operations: Sequence[str]) -> str:
-    """Operations in a few characters, for names of runs."""
+    """Shortens operations to a few characters, for names of runs."""
     return "/".join(_SHORT.get(operation, operation) for operation in operations[1:-1]) or "direct"
 
 
@@ -57,7 +57,7 @@ def write_search_report(
 
 
 def show_search(folder: SearchFolder) -> dict[str, Any]:
-    """What is known of a search, as `bonas show --json` prints it.
+    """Gathers what is known of a search, as `bonas show --json` prints it.
 
     Raises:
         StoreError: there is no such search, or it is damaged.
@@ -110,7 +110,7 @@ def show_search(folder: SearchFolder) -> dict[str, Any]:
 
 
 def show_training(folder: TrainingFolder) -> dict[str, Any]:
-    """What is known of final trainings, as `bonas train --json` prints it.
+    """Gathers what is known of final trainings, as `bonas train --json` prints it.
 
     Raises:
         StoreError: there are none, or a file of theirs is damaged.
@@ -145,7 +145,7 @@ def show_training(folder: TrainingFolder) -> dict[str, Any]:
 
 
 def _waiting(folder: SearchFolder, pending: Sequence[Trial], settings: dict[str, Any]) -> list[dict[str, Any]]:
-    """Which trials wait, and for what."""
+    """Lists which trials wait, and for what."""
     found = []
     slots = settings.get("dispatch", {}).get("slots", 1)
     for trial in pending:
@@ -159,7 +159,7 @@ def _waiting(folder: SearchFolder, pending: Sequence[Trial], settings: dict[str,
 
 
 def _random_searches(folder: SearchFolder, fingerprint: str) -> list[list[float]]:
-    """Objectives, in order, of the random searches of the same store that evaluated the same way."""
+    """Lists the objectives, in order, of the random searches of the same store that evaluated the same way."""
     found = []
     for other in searches(folder.path.parent):
         try:

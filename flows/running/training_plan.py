@@ -1,7 +1,7 @@
 """Final trainings before they begin: what is to be trained, and whether it can be; nothing is written here.
 
-Cells are chosen by what their search was told, or by accuracy on images that a final training held out; by test images
-never.
+Cells are chosen by the objective of their search, or by accuracy on images that a final training held out; by test
+images never.
 """
 
 from __future__ import annotations
@@ -91,7 +91,7 @@ def prepare(settings: Settings, cell: str | None, source: str | None, top: int, 
 def default_training_id(
     name: str, settings: Settings, cell: str | None, source: str | None, top: int, overrides: bool
 ) -> str:
-    """An id that is the same whenever the same trainings are asked for.
+    """Makes an id that is the same whenever the same trainings are asked for.
 
     Args:
         name: of preset or file.
@@ -110,7 +110,7 @@ def default_training_id(
 
 
 def _chosen(settings: Settings, cell: str | None, source: str | None, top: int) -> tuple[str, list[Chosen]]:
-    """The space, and the cells to train in order."""
+    """Chooses the cells to train, in order; returns their space with them."""
     if cell is not None:
         text = architecture_of(build_space(settings.space), cell).text
         return settings.space, [Chosen(text, f"published as {cell}" if text != cell else "given by its text")]
@@ -126,7 +126,7 @@ def _earlier(source: str, store: str | None) -> TrainingFolder | None:
 
 
 def _of_search(source: str, store: str | None, top: int) -> tuple[str, list[Chosen]]:
-    """The best trials of a search, by what the search was told of them."""
+    """Chooses the best trials of a search, by its objective."""
     folder = search_folder(source, store)
     stored = folder.read()
     objective = Objective(**stored["objective"])
@@ -141,8 +141,11 @@ def _of_search(source: str, store: str | None, top: int) -> tuple[str, list[Chos
 
 
 def _of_trainings(folder: TrainingFolder, top: int) -> tuple[str, list[Chosen]]:
-    """The best cells of earlier trainings by the images that these held out; where none were, in their own order, which
-    is that of their search: accuracies on test images choose nothing."""
+    """Chooses the best cells of earlier trainings by the images that these held out.
+
+    Where none were held out, the cells stay in their own order, which is that of their search: accuracies on test
+    images choose nothing.
+    """
     plan = folder.read()
     found = [(chosen, folder.cell(place).result()) for place, chosen in enumerate(plan.chosen, start=1)]
     ended = [(chosen, result) for chosen, result in found if result is not None]

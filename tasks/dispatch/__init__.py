@@ -1,0 +1,1 @@
+"""Dispatch of trials to slots, to other processes and to work pools."""

@@ -1,4 +1,4 @@
-"""A trial that is given to a trainer in another process: everything the two have to tell each other, as files.
+"""A trial that is given to a trainer in another process: everything that the two exchange, as files.
 
     <search>/dispatch/<trial>/order.json     settings and the trial, written by the search
                               status.json    what is happening to it, for people and for recovery
@@ -28,7 +28,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from bonas_core.errors import StoreError
 from bonas_core.settings import Settings, parse_settings
-from bonas_core.storage import make_folder, write_whole
+from bonas_core.storage import make_local_folder, write_whole
 from bonas_core.trials import Trial
 from tasks.home.search_folder import DISPATCH_FOLDER
 
@@ -44,7 +44,7 @@ class Assignment:
 
     @classmethod
     def of(cls, search: Path, trial: int) -> Assignment:
-        """The assignment of a trial of the search in a folder; it need not exist."""
+        """Names the assignment of a trial of the search in a folder; it need not exist."""
         return cls(search / DISPATCH_FOLDER / str(trial))
 
     @property
@@ -59,12 +59,12 @@ class Assignment:
 
     def write_order(self, settings: Settings, trial: Trial) -> None:
         """Says what is to be trained."""
-        make_folder(self.folder)
+        make_local_folder(self.folder)
         order = {"settings": settings.tree(), "trial": _plain(trial)}
         write_whole(self.folder / "order.json", json.dumps(order).encode())
 
     def read_order(self) -> tuple[Settings, Trial]:
-        """Settings and trial.
+        """Reads settings and trial.
 
         Raises:
             StoreError: there is no such order.
@@ -84,7 +84,7 @@ class Assignment:
         write_whole(self.folder / "result.json", json.dumps(_plain(trial)).encode())
 
     def read_result(self) -> Trial | None:
-        """How the trial ended, or None if it has not."""
+        """Reads how the trial ended, or None if it has not."""
         try:
             return _TRIAL.validate_python(json.loads((self.folder / "result.json").read_text()))
         except FileNotFoundError:
@@ -107,24 +107,27 @@ class Assignment:
             os.replace(temporary, self.folder / "status.json")
 
     def read_status(self) -> dict[str, Any]:
-        """What was last said of it; empty if nothing was."""
+        """Reads what was last said of it; empty if nothing was."""
         try:
             return dict(json.loads((self.folder / "status.json").read_text()))
         except (OSError, ValueError, TypeError):
             return {}
 
     @contextmanager
-    def trained_here(self, stopped: Callable[[], None] = lambda: None) -> Iterator[None]:
-        """Holds the right to train the trial, waiting for a process that has it; `stopped` is called meanwhile and may
-        raise."""
-        with open(make_folder(self.folder) / ".lock", "w") as file:
+    def trained_here(self, raise_if_stopped: Callable[[], None] = lambda: None) -> Iterator[None]:
+        """Holds the right to train the trial, waiting for a process that has it.
+
+        Args:
+            raise_if_stopped: called while it waits; may raise to give up.
+        """
+        with open(make_local_folder(self.folder) / ".lock", "w") as file:
             while not lock_descriptor(file.fileno(), blocking=False):
-                stopped()
+                raise_if_stopped()
                 time.sleep(_LOOK_EVERY_S)
             yield
 
     def is_trained(self) -> bool:
-        """Whether a live process trains it."""
+        """Tells whether a live process trains it."""
         try:
             with open(self.folder / ".lock", "r+") as file:
                 return not lock_descriptor(file.fileno(), blocking=False)

@@ -26,7 +26,7 @@ from filelock import lock_descriptor
 
 from bonas_core.errors import SettingsError, StoreError
 from bonas_core.settings import Settings, TrainingSettings
-from bonas_core.storage import make_folder
+from bonas_core.storage import make_local_folder
 from tasks.home.environment import home
 
 _LOOK_EVERY_S = 0.2
@@ -40,25 +40,24 @@ class Slot:
     device: str
     """A torch device, for a process that sees all GPUs."""
     gpu: str | None = None
-    """What CUDA_VISIBLE_DEVICES holds in it: the name of a GPU, or of several."""
+    """Value of CUDA_VISIBLE_DEVICES in it: the name of a GPU, or of several."""
     parts: tuple[str, ...] = ()
     """Slots of one GPU each that it takes, where it has several."""
 
     def environment(self, threads: int) -> dict[str, str]:
-        """Variables of a process that trains in this slot: it sees the slot's GPUs only, and uses `threads` CPUs."""
+        """Makes the variables of a process in this slot: it sees the slot's GPUs only, and uses `threads` CPUs."""
         limits = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), str(threads))
         return {**limits, "CUDA_VISIBLE_DEVICES": self.gpu or ""}
 
 
 def slots_folder() -> Path:
-    """Where this machine's slots are kept: in the home folder, or what BONAS_SLOTS names, to share them between
-    homes."""
+    """Names the folder of this machine's slots: in the home folder, or what BONAS_SLOTS names to share it."""
     named = os.environ.get("BONAS_SLOTS")
     return Path(named).expanduser() if named else home() / "slots" / socket.gethostname()
 
 
 def slots_for(settings: Settings) -> list[Slot]:
-    """The slots of this machine that trials of a search may be trained in.
+    """Lists the slots of this machine that trials of a search may be trained in.
 
     One for each GPU, or for as many as a training has processes; without GPUs as many as there are CPUs for a
     training's threads, and no fewer than `dispatch.slots`.
@@ -94,12 +93,12 @@ def _joined(slots: Sequence[Slot]) -> Slot:
 
 
 def threads_of(settings: Settings) -> int:
-    """CPU threads of one training, or of each of its processes."""
+    """Counts the CPU threads of one training, or of each of its processes."""
     return settings.evaluator.threads if isinstance(settings.evaluator, TrainingSettings) else 1
 
 
 def gpus() -> list[str]:
-    """The GPUs that this process may use, by their names in CUDA_VISIBLE_DEVICES."""
+    """Lists the GPUs that this process may use, by their names in CUDA_VISIBLE_DEVICES."""
     named = os.environ.get("CUDA_VISIBLE_DEVICES")
     if named is None:
         return _installed_gpus()
@@ -120,33 +119,33 @@ def _installed_gpus() -> list[str]:
 def taken(
     slots: Sequence[Slot],
     holder: str,
-    waiting: Callable[[str], None] = lambda reason: None,
-    stopped: Callable[[], None] = lambda: None,
+    on_wait: Callable[[str], None] = lambda reason: None,
+    raise_if_stopped: Callable[[], None] = lambda: None,
 ) -> Iterator[tuple[Slot, tuple[int, ...]]]:
     """Takes the first free slot, waiting for one where none is.
 
     Args:
         slots: what may be taken.
         holder: who takes it, for those who wait.
-        waiting: called with the reason whenever it changes, while there is none.
-        stopped: called while there is none; may raise to give up.
+        on_wait: called with the reason whenever it changes, while there is none.
+        raise_if_stopped: called while there is none; may raise to give up.
 
     Yields:
         the slot, and the file descriptors that hold it: a process that inherits them keeps the slot too.
     """
-    folder = make_folder(slots_folder())
-    told = ""
+    folder = make_local_folder(slots_folder())
+    last_reason = ""
     while True:
         for slot in slots:
             descriptors = _try_all([folder / f"{name}.lock" for name in slot.parts or (slot.name,)])
             if descriptors:
                 break
         else:
-            stopped()
+            raise_if_stopped()
             reason = _why(folder, slots)
-            if reason != told:
-                waiting(reason)
-                told = reason
+            if reason != last_reason:
+                on_wait(reason)
+                last_reason = reason
             time.sleep(_LOOK_EVERY_S)
             continue
         break
@@ -175,14 +174,24 @@ def _try_all(paths: Sequence[Path]) -> tuple[int, ...]:
 
 
 @contextmanager
-def place_here(settings: Settings, holder: str, stopped: Callable[[], None] = lambda: None) -> Iterator[Slot]:
-    """Takes a slot for a training in this process; where there are no GPUs it need not wait, since the CPU of this
-    process is its search's own."""
+def place_here(settings: Settings, holder: str, raise_if_stopped: Callable[[], None] = lambda: None) -> Iterator[Slot]:
+    """Takes a slot for a training in this process.
+
+    Where there are no GPUs it need not wait, since the CPU of this process is its search's own.
+
+    Args:
+        settings: of the search.
+        holder: who takes it, for those who wait.
+        raise_if_stopped: called while there is none; may raise to give up.
+
+    Yields:
+        the slot.
+    """
     slots = slots_for(settings)
     if slots[0].gpu is None:
         yield slots[0]
         return
-    with taken(slots, holder, stopped=stopped) as (slot, _):
+    with taken(slots, holder, raise_if_stopped=raise_if_stopped) as (slot, _):
         yield slot
 
 

@@ -1,4 +1,4 @@
-"""Training in a process of its own, and looking after it: time-outs that hold, deaths that are told apart, one slot.
+"""Supervision of a training in a process of its own: time-outs that hold, deaths by their causes, one slot.
 
 The process that supervises does no training itself: it takes a slot, starts a trainer with the slot's environment (or
 takes one that is idle), and waits. A trainer that dies is started again and goes on from the last checkpoint.
@@ -24,8 +24,8 @@ from bonas_core.trials import Trial
 from tasks.dispatch.assignment import Assignment
 from tasks.dispatch.slots import Slot, slots_for, taken, threads_of
 
-Heard = Callable[[Mapping[str, Any]], None]
-"""Told of events: `{"event": "attempt", "attempt": 1}`, `{"event": "epoch", "epoch": 1, "figures": {...}}`."""
+OnEvent = Callable[[Mapping[str, Any]], None]
+"""Callback of events: `{"event": "attempt", "attempt": 1}`, `{"event": "epoch", "epoch": 1, "figures": ...}`."""
 
 _LOOK_EVERY_S = 0.2
 _GRACE_S = 5.0
@@ -35,19 +35,21 @@ _DEATHS = 10
 
 
 def ignore(event: Mapping[str, Any]) -> None:
-    """Hears of a trial and does nothing with it."""
+    """Does nothing with an event."""
 
 
 class TrainerDiedError(BonasError):
     """A trainer ended without a result."""
 
 
-def train_in_own_process(assignment: Assignment, heard: Heard = ignore, stop: threading.Event | None = None) -> Trial:
+def train_in_own_process(
+    assignment: Assignment, on_event: OnEvent = ignore, stop: threading.Event | None = None
+) -> Trial:
     """Trains an assigned trial, and returns how it ended; a trial that has a result already is not trained again.
 
     Args:
         assignment: says what to train; its result is written there before this returns.
-        heard: told of attempts and epochs.
+        on_event: called with attempts and epochs.
         stop: set by another thread to give up.
 
     Raises:
@@ -55,33 +57,31 @@ def train_in_own_process(assignment: Assignment, heard: Heard = ignore, stop: th
     """
     settings, trial = assignment.read_order()
 
-    def stopped() -> None:
+    def raise_if_stopped() -> None:
         if stop is not None and stop.is_set():
             raise TrialStoppedError(f"trial {trial.trial} was given up")
 
-    with assignment.trained_here(stopped):
+    with assignment.trained_here(raise_if_stopped):
         result = assignment.read_result()
         if result is None:
-            result = _trained(assignment, settings, trial, heard, stopped)
+            result = _trained(assignment, settings, trial, on_event, raise_if_stopped)
         return result
 
 
 def _trained(
-    assignment: Assignment, settings: Settings, trial: Trial, heard: Heard, stopped: Callable[[], None]
+    assignment: Assignment, settings: Settings, trial: Trial, on_event: OnEvent, raise_if_stopped: Callable[[], None]
 ) -> Trial:
     attempt, deaths = 1, 0
     begin = time.perf_counter()
 
-    def waiting(reason: str) -> None:
+    def on_wait(reason: str) -> None:
         assignment.write_status("waiting", reason=reason)
 
     while True:
         ooms = _oom_kills()
-        watch = _Watch(settings.dispatch.trial_timeout, attempt, heard, stopped)
-        with taken(slots_for(settings), f"trial {trial.trial} of {assignment.search.name}", waiting, stopped) as (
-            slot,
-            descriptors,
-        ):
+        watch = _Watch(settings.dispatch.trial_timeout, attempt, on_event, raise_if_stopped)
+        holder = f"trial {trial.trial} of {assignment.search.name}"
+        with taken(slots_for(settings), holder, on_wait, raise_if_stopped) as (slot, descriptors):
             assignment.write_status("training", attempt=attempt, slot=slot.name)
             request = {
                 "search": str(assignment.search),
@@ -117,18 +117,20 @@ def _trained(
 
 
 class _Watch:
-    """What is heard from one trainer about one trial."""
+    """Follows the events of one trainer about one trial."""
 
-    def __init__(self, timeout_s: float | None, attempt: int, heard: Heard, stopped: Callable[[], None]) -> None:
+    def __init__(
+        self, timeout_s: float | None, attempt: int, on_event: OnEvent, raise_if_stopped: Callable[[], None]
+    ) -> None:
         self.attempt = attempt
         self.epochs = 0
         self.overdue = False
-        self.stopped = stopped
+        self.raise_if_stopped = raise_if_stopped
         self._timeout_s = timeout_s
-        self._heard = heard
+        self._on_event = on_event
         self._deadline: float | None = None
 
-    def hear(self, event: Mapping[str, Any]) -> None:
+    def on_event(self, event: Mapping[str, Any]) -> None:
         """Takes note of an event."""
         if event["event"] == "attempt":
             self.attempt = event["attempt"]
@@ -136,10 +138,10 @@ class _Watch:
                 self._deadline = time.monotonic() + self._timeout_s + min(_GRACE_S, self._timeout_s)
         if event["event"] == "epoch":
             self.epochs += 1
-        self._heard(event)
+        self._on_event(event)
 
     def is_overdue(self) -> bool:
-        """Whether the attempt should have stopped itself by now."""
+        """Tells whether the attempt should have stopped itself by now."""
         self.overdue = self._deadline is not None and time.monotonic() > self._deadline
         return self.overdue
 
@@ -167,7 +169,7 @@ class _Trainer:
 
     @classmethod
     def for_slot(cls, slot: Slot, descriptors: tuple[int, ...], threads: int) -> _Trainer:
-        """An idle trainer that suits the slot, or a new one."""
+        """Takes an idle trainer that suits the slot, or makes a new one."""
         environment = slot.environment(threads)
         if slot.gpu:  # its memory must be free when the slot is: the process ends with the trial, and holds the slot
             return cls(environment, keep=False, descriptors=descriptors)
@@ -197,7 +199,7 @@ class _Trainer:
             except BrokenPipeError:
                 return self._process.wait()
             while True:
-                watch.stopped()
+                watch.raise_if_stopped()
                 if watch.is_overdue():
                     return self._stop()
                 try:
@@ -208,7 +210,7 @@ class _Trainer:
                     return self._process.wait()
                 if event["event"] == "ended":
                     break
-                watch.hear(event)
+                watch.on_event(event)
         except BaseException:
             self._stop()
             raise
@@ -241,7 +243,7 @@ def _cause(code: int) -> str:
 
 
 def _oom_kills() -> int:
-    """How often the kernel has killed for want of memory since it started; 0 where it does not say."""
+    """Counts how often the kernel has killed for want of memory since it started; 0 where it does not say."""
     try:
         with open("/proc/vmstat") as file:
             return next(int(line.split()[1]) for line in file if line.startswith("oom_kill "))

@@ -27,8 +27,6 @@ from bonas_core.storage import make_folder
 from tasks.dispatch.assignment import Assignment
 from tasks.home.search_folder import SearchFolder
 
-Tell = Callable[[dict[str, Any]], None]
-
 
 def main() -> None:
     """Serves requests until standard input ends."""
@@ -36,26 +34,34 @@ def main() -> None:
     os.dup2(2, 1)  # what a training prints is no event
     evaluators: dict[str, Evaluator] = {}
 
-    def tell(event: dict[str, Any]) -> None:
+    def send(event: Mapping[str, Any]) -> None:
         events.write(json.dumps(event) + "\n")
 
     for request in _requests(sys.stdin):
-        train(request, evaluators, tell)
-        tell({"event": "ended"})
+        train(request, evaluators, send)
+        send({"event": "ended"})
 
 
-def train(request: Mapping[str, Any], evaluators: dict[str, Evaluator], tell: Tell) -> None:
-    """Trains one assigned trial and writes its result; does nothing where it has one."""
+def train(
+    request: Mapping[str, Any], evaluators: dict[str, Evaluator], on_event: Callable[[Mapping[str, Any]], None]
+) -> None:
+    """Trains one assigned trial and writes its result; does nothing where it has one.
+
+    Args:
+        request: which trial, which attempt, and where; as the supervisor writes it.
+        evaluators: made before in this process; a new one is added.
+        on_event: called with attempts and epochs.
+    """
     assignment = Assignment.of(Path(request["search"]), request["trial"])
     settings, trial = assignment.read_order()
     checkpoints = make_folder(SearchFolder(assignment.search).checkpoints / str(trial.trial))
 
     def attempting(attempt: int) -> None:
         assignment.write_status("training", attempt=attempt, slot=request["slot"])
-        tell({"event": "attempt", "attempt": attempt})
+        on_event({"event": "attempt", "attempt": attempt})
 
     def progress(epoch: int, figures: Mapping[str, float]) -> None:
-        tell({"event": "epoch", "epoch": epoch, "figures": dict(figures)})
+        on_event({"event": "epoch", "epoch": epoch, "figures": dict(figures)})
 
     begin = time.perf_counter()
     try:
@@ -76,7 +82,7 @@ def train(request: Mapping[str, Any], evaluators: dict[str, Evaluator], tell: Te
 
 
 def _evaluator(settings: Settings, known: dict[str, Evaluator]) -> Evaluator:
-    """The evaluator of a search, kept for its next trial."""
+    """Builds the evaluator of a search, kept for its next trial."""
     tree = settings.tree()
     key = json.dumps([tree["space"], tree["evaluator"], tree["method"]["mutation"]], sort_keys=True)
     if key not in known:
@@ -85,7 +91,7 @@ def _evaluator(settings: Settings, known: dict[str, Evaluator]) -> Evaluator:
 
 
 def _requests(stream: IO[str]) -> Iterator[dict[str, Any]]:
-    """Requests as they come; the process exits at once when the stream ends, even in the middle of a training."""
+    """Yields requests as they come; the process exits at once when the stream ends, even during a training."""
     waiting: queue.Queue[dict[str, Any]] = queue.Queue()
 
     def read() -> None:

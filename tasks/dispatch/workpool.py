@@ -28,7 +28,7 @@ from bonas_core.storage import write_whole
 from bonas_core.trials import Trial
 from tasks.dispatch.assignment import Assignment
 from tasks.dispatch.failure import unless_failed
-from tasks.dispatch.supervisor import Heard, ignore
+from tasks.dispatch.supervisor import OnEvent, ignore
 from tasks.home.outage import is_outage, reason_of
 from tasks.home.search_folder import SearchFolder
 
@@ -59,7 +59,7 @@ def check_deployment(name: str) -> None:
 def train_on_work_pool(
     assignment: Assignment,
     run_name: str,
-    heard: Heard = ignore,
+    on_event: OnEvent = ignore,
     stop: Event | None = None,
     warn: Callable[[str], None] = lambda text: None,
 ) -> Trial:
@@ -69,7 +69,7 @@ def train_on_work_pool(
         TrialFailedError: its last attempt failed.
         SearchError: runs of the deployment end before they begin.
     """
-    return unless_failed(_DeployedTrial(assignment, run_name, warn).result(heard, stop))
+    return unless_failed(_DeployedTrial(assignment, run_name, warn).result(on_event, stop))
 
 
 class _DeployedTrial:
@@ -90,7 +90,7 @@ class _DeployedTrial:
         self._warned = False
         self._workers_asked = 0.0
 
-    def result(self, heard: Heard, stop: Event | None) -> Trial:
+    def result(self, on_event: OnEvent, stop: Event | None) -> Trial:
         """Waits for the trial to end; a run that is under way from before is taken up."""
         asked = 0.0
         while True:
@@ -102,7 +102,7 @@ class _DeployedTrial:
                 raise TrialStoppedError(f"trial {self._trial.trial} was given up")
             if self._assignment.is_trained() and not self._begun:
                 self._begun = True
-                heard({"event": "attempt", "attempt": 1})
+                on_event({"event": "attempt", "attempt": 1})
             if time.monotonic() - asked >= _ASK_EVERY_S:
                 result = self._look()
                 if result is not None:
@@ -132,7 +132,7 @@ class _DeployedTrial:
         except ObjectNotFound:  # another database
             return None if self._assignment.is_trained() else self._replace(None, client)
         self._warned = False
-        state = run.state.name if run.state else "Scheduled"
+        state = (run.state.name if run.state else None) or "Scheduled"
         if state != self._state:
             self._state, self._since = state, time.monotonic()
         if self._assignment.is_trained() or self._assignment.read_result() is not None:
@@ -183,6 +183,7 @@ class _DeployedTrial:
             idempotency_key=f"{self._uid}-{self._trial.trial}-{self._submission}",
             as_subflow=False,
         )
+        assert isinstance(run, FlowRun)
         self._write_run(run.id)
         self._state, self._since = "", time.monotonic()
 

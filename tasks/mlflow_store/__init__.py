@@ -1,0 +1,1 @@
+"""MLflow: runs of searches and trainings, and the model registry."""

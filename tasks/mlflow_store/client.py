@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 _SCHEMES = ("sqlite", "http", "https", "postgresql", "mysql", "mssql", "databricks")
 _METRICS, _PARAMETERS, _TAGS = 1000, 100, 100
-"""How many MLflow takes in one call."""
+"""Numbers of each that MLflow takes in one call."""
 _PARAMETER_LENGTH, _TAG_LENGTH = 6000, 8000
 """Characters of a value that MLflow keeps."""
 _PARAMETER_NAME = re.compile(r"\w[\w.\- :]{0,249}")
@@ -30,7 +30,7 @@ _SETTINGS_FILE = "settings.json"
 
 
 def named_uri(uri: str | None) -> str | None:
-    """The tracking store that is named: by the setting `tracking.uri`, else by MLflow's own MLFLOW_TRACKING_URI.
+    """Finds the tracking store that is named: by the setting `tracking.uri`, else by MLflow's own MLFLOW_TRACKING_URI.
 
     Raises:
         SettingsError: it is not one that MLflow can keep a model registry in.
@@ -45,7 +45,7 @@ def named_uri(uri: str | None) -> str | None:
 
 
 def connect(uri: str | None) -> MlflowClient:
-    """A client of the tracking store that is named, or of the local one.
+    """Makes a client of the tracking store that is named, or of the local one.
 
     Raises:
         SettingsError: the URI is not one that MLflow can keep a model registry in.
@@ -75,7 +75,7 @@ def _make_local_store() -> None:
 
 
 def experiment(client: MlflowClient, name: str) -> str:
-    """Id of the experiment of a name, which is made where there is none.
+    """Finds the id of the experiment of a name, which is made where there is none.
 
     Raises:
         SettingsError: it was deleted.

@@ -24,9 +24,9 @@ if TYPE_CHECKING:
 ARTIFACT_FOLDER = "predictor"
 CHAMPION = "champion"
 PREDICTOR_TAG = "bonas.predictor"
-"""Of a version and its run: the predictor's own version."""
+"""Tag of a version and its run that holds the predictor's own version."""
 VERSION_TAG = "bonas.model_version"
-"""Of a run: the number of the version that it has registered."""
+"""Tag of a run that holds the number of the version that it has registered."""
 _SCORE_TAG = "bonas.honest_score"
 _MODEL_URI = re.compile(r"models:/([^/@]+)(?:@([^/@]+)|/(\d+))")
 

@@ -44,7 +44,7 @@ _FEWEST = 5  # trials behind an honest score
 
 @dataclass(frozen=True)
 class HonestScore:
-    """How well a predictor ranked trials that it had not seen: those that it proposed, before they were evaluated."""
+    """Score of how well a predictor ranked trials that it had not seen: those that it proposed itself."""
 
     correlation: float
     """Spearman's rank correlation of predicted and found objective."""
@@ -52,14 +52,16 @@ class HonestScore:
 
     @property
     def bound(self) -> float:
-        """Lower end of the correlation's one-standard-error interval (Fisher's z): luck with few trials counts for
-        less."""
+        """Lower end of the correlation's one-standard-error interval (Fisher's z).
+
+        Luck with few trials counts for less.
+        """
         z = math.atanh(max(min(self.correlation, 0.999), -0.999))
         return math.tanh(z - 1 / math.sqrt(self.trials - 3))
 
 
 def honest_score(trials: Sequence[Trial]) -> HonestScore | None:
-    """Score of the predictor that proposed these trials, or None where they are fewer than 5 or do not vary."""
+    """Scores the predictor that proposed these trials, or None where they are fewer than 5 or do not vary."""
     found = honest_correlation(trials)
     if found.spearman is None or found.n < _FEWEST:
         return None
@@ -68,17 +70,17 @@ def honest_score(trials: Sequence[Trial]) -> HonestScore | None:
 
 @dataclass(frozen=True)
 class Pages:
-    """Where people see a search in MLflow's UI."""
+    """Pages of MLflow's UI on which people see a search."""
 
     run: str
     report: str
-    """Of the run, once the report is published."""
+    """Page of the report, once it is published."""
     models: str
-    """Predictors of the space."""
+    """Page of the predictors of the space."""
 
 
 def _ui(uri: str) -> str | None:
-    """Address of MLflow's UI for a tracking store; None for a database that no server of ours shows."""
+    """Finds the address of MLflow's UI for a tracking store; None for a database that no server of ours shows."""
     parts = urlsplit(uri)
     if parts.scheme in ("http", "https"):
         return shown_uri(uri).rstrip("/")
@@ -89,6 +91,15 @@ class Tracker:
     """The MLflow side of one search."""
 
     def __init__(self, client: MlflowClient, settings: Settings, search_id: str, uid: str, space: str) -> None:
+        """Finds or makes the run of a search, and looks what it holds already.
+
+        Args:
+            client: of the tracking server.
+            settings: of the search.
+            search_id: name of the run.
+            uid: the search's own name in MLflow.
+            space: name of the space.
+        """
         self.client = client
         self.space = space
         self.search_id = search_id
@@ -100,7 +111,7 @@ class Tracker:
         self._logged = self._logged_trials()  # by number: in asynchronous mode they end in any order
 
     def pages(self) -> Pages | None:
-        """Where people see the search, or None where no server shows it."""
+        """Names the pages of the search, or None where no server shows it."""
         ui = _ui(self.uri)
         if ui is None:
             return None
@@ -109,7 +120,7 @@ class Tracker:
         return Pages(run, report, f"{ui}/#/models/{registered_name(self.space)}")
 
     def is_published(self, version: str) -> bool:
-        """Whether a predictor is registered already."""
+        """Tells whether a predictor is registered already."""
         return version in self._published
 
     def publish_predictor(self, path: Location, model: PredictorModel) -> None:
@@ -122,13 +133,7 @@ class Tracker:
         run = self._nested_run(model)
         begun = run.info.start_time  # so that whoever publishes again what was cut off logs the same points
         losses = [Metric("loss", loss, begun, step) for step, loss in enumerate(model.fitted.weights.losses, start=1)]
-        regression = model.surrogate.regression
-        figures = {
-            "alpha": regression.alpha,
-            "beta": regression.beta,
-            "log_evidence": regression.log_evidence,
-            "trained_on": float(model.fitted.trained_on),
-        }
+        figures = {**model.surrogate.regression.figures(), "trained_on": float(model.fitted.trained_on)}
         metrics = losses + [Metric(key, value, begun, 0) for key, value in figures.items()]
         log_batch(self.client, run.info.run_id, metrics, dict(leaves(model.settings.model_dump(mode="json"))))
         with local_folder(path.parent) as folder:
@@ -149,8 +154,11 @@ class Tracker:
         self._published[version] = (run.info.run_id, str(registered_version.version))
 
     def score_predictor(self, version: str, score: HonestScore) -> bool:
-        """Records the honest score of a predictor; the champion's alias moves to it if it is better. Says whether it
-        moved."""
+        """Records the honest score of a predictor; the champion's alias moves to it if it is better.
+
+        Returns:
+            whether it moved.
+        """
         if version not in self._published:
             return False
         run_id, number = self._published[version]
@@ -206,7 +214,7 @@ class Tracker:
         self.client.set_terminated(self.run_id, status)
 
     def _nested_run(self, model: PredictorModel) -> Run:
-        """The run of a predictor: the one that a killed process began, or a new one."""
+        """Returns the run of a predictor: the one that a killed process began, or a new one."""
         version = model.fitted.version
         query = f"tags.`mlflow.parentRunId` = '{self.run_id}' and tags.`{PREDICTOR_TAG}` = '{version}'"
         found = self.client.search_runs([self.experiment_id], query, max_results=1)
