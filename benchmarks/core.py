@@ -21,7 +21,7 @@ import torch  # noqa: E402
 from bonas_core.methods.bonas import regression  # noqa: E402
 from bonas_core.methods.bonas.acquisition import log_expected_improvement  # noqa: E402
 from bonas_core.methods.samplers.exhaustive import ExhaustiveSampler  # noqa: E402
-from bonas_core.problem import bonas as make_bonas  # noqa: E402
+from bonas_core.problem import build_strategy  # noqa: E402
 from bonas_core.settings import Settings, parse_settings  # noqa: E402
 from bonas_core.spaces.base import SearchSpace  # noqa: E402
 from bonas_core.spaces.nasbench101 import NASBench101  # noqa: E402
@@ -53,7 +53,11 @@ def settings(space: str, **parts: Any) -> Settings:
 
 
 def strategy(space: SearchSpace, sampler: str) -> Any:
-    return make_bonas(space, settings(space.name, method={"sampler": sampler}), Objective("made up", "fraction"))
+    return made(space, {"sampler": sampler})
+
+
+def made(space: SearchSpace, method: dict[str, Any]) -> Any:
+    return build_strategy(settings(space.name, method=method), space, Objective("made up", "fraction"))
 
 
 def pool_proposals(space: SearchSpace, trials: int) -> None:
@@ -84,14 +88,14 @@ def scoring_of_a_whole_space() -> None:
     space = NASBench101()
     own, seen = strategy(space, "evolution"), made_up(space, 105)
     fitted = own.fit_predictor(seen, 0)
-    surrogate = own.fit_surrogate(seen, own._embed(fitted, seen.genotypes))
-    cells = space.enumerate()
+    surrogate = own.fit_surrogate(seen, own.learner.embed(fitted, seen.genotypes))
+    cells, rng = space.enumerate(), np.random.default_rng(0)
 
     def score() -> None:
         for begin in range(0, len(cells), 1 << 15):
-            own.score(surrogate, own._embed(fitted, cells[begin : begin + (1 << 15)]))
+            own.score(surrogate, own.learner.embed(fitted, cells[begin : begin + (1 << 15)]), rng)
 
-    gcn = own.predictor
+    gcn = own.learner.predictor
     E, H, V, B = gcn.ensemble, gcn.width, 8, 1024
     rank = len(surrogate.regression.shrinkage)
     P = torch.rand(B, V, V)
@@ -133,12 +137,10 @@ def regression_update() -> None:
 
 
 def against_optuna() -> None:
-    from bonas_core.problem import optuna_gp
-
     space = NASBench201()
     for n in (50, 200, 500):
         trials = made_up(space, n)
-        gp = optuna_gp(space, settings(space.name, method={"name": "optuna-gp"}), Objective("made up", "fraction"))
+        gp = made(space, {"name": "optuna-gp"})
         theirs = seconds(lambda gp=gp, trials=trials: gp.propose(trials, 1, 0), 1)
         own, longer = strategy(space, "exhaustive"), made_up(space, n + 10)
         begin = time.perf_counter()

@@ -22,8 +22,7 @@ from bonas_core.trials import Trial
 from tasks.dispatch.assignment import Assignment
 from tasks.dispatch.failure import unless_failed
 from tasks.dispatch.slots import place_here
-from tasks.dispatch.supervisor import OnEvent
-from tasks.dispatch.supervisor import ignore, train_in_own_process
+from tasks.dispatch.supervisor import OnEvent, ignore, train_in_own_process
 
 
 def run_stage(stage: Stage) -> Any:

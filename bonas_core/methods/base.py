@@ -147,7 +147,7 @@ def with_mutation(space: SearchSpace, name: str | None) -> SearchSpace:
         return space
     rules = space.mutations if isinstance(space, MutationRules) else ()
     if name not in rules:
-        remedy = f"use one of {', '.join(rules)}" if rules else "leave it out"
+        remedy = f"use one of {', '.join(rules)}" if rules else "it has one way to mutate: leave the setting empty"
         raise SettingsError(f"method.mutation: space `{space.name}` has no rule `{name}`; {remedy}")
     assert isinstance(space, MutationRules)
     return space.with_mutation(name)

@@ -3,18 +3,22 @@ from typing import Any
 
 import numpy as np
 import pytest
+from pydantic import Field
 
 from bonas_core.errors import SettingsError
 from bonas_core.methods.bananas import Bananas
+from bonas_core.methods.base import Proposal
+from bonas_core.methods.bonas.predictors.gcn import GCN
 from bonas_core.methods.bonas.strategy import Bonas
 from bonas_core.methods.local_search import LocalSearch
-from bonas_core.methods.optuna import OptunaStrategy
+from bonas_core.methods.optuna.strategy import OptunaStrategy
 from bonas_core.methods.random_search import RandomSearch
 from bonas_core.methods.regularised_evolution import RegularisedEvolution
 from bonas_core.methods.samplers import EvolutionSampler, ExhaustiveSampler, RandomSampler
 from bonas_core.methods.weaknas import WeakNAS
 from bonas_core.problem import Problem, build
-from bonas_core.settings import parse_settings
+from bonas_core.registry import names, resolve
+from bonas_core.settings import MethodSettings, PredictorSettings, parse_settings
 from bonas_core.spaces.nasbench101 import NASBench101
 from bonas_core.spaces.nasbench201 import NASBench201
 from bonas_core.spaces.pool import PoolSpace
@@ -36,7 +40,7 @@ class Narrow(ToyEvaluator):
         self.unit = unit
 
 
-NARROW = {"evaluator": {"kind": "test_build:Narrow"}}
+NARROW = {"evaluator": {"kind": "test_problem:Narrow"}}
 
 
 def strategy(**parts: Any) -> Any:
@@ -104,14 +108,14 @@ def test_settings_of_local_search_reach_it():
 
 def test_an_automatic_sampler_is_exhaustive_in_small_spaces_only():
     assert type(strategy(method={"sampler": "auto"}).sampler) is ExhaustiveSampler
-    for space in ("nasbench101", "test_build:Endless"):
+    for space in ("nasbench101", "test_problem:Endless"):
         assert type(strategy(space=space, method={"sampler": "auto"}).sampler) is EvolutionSampler
     assert type(strategy(space="nasbench101", method={"sampler": "auto"}, **NARROW).sampler) is ExhaustiveSampler
 
 
 def test_a_space_that_cannot_be_enumerated_is_refused_by_the_exhaustive_sampler():
     with pytest.raises(SettingsError, match=r"method\.sampler: space `nasbench201` cannot be enumerated; use"):
-        toy_problem(space="test_build:Endless", method={"sampler": "exhaustive"})
+        toy_problem(space="test_problem:Endless", method={"sampler": "exhaustive"})
 
 
 def test_settings_of_evolution_reach_the_sampler():
@@ -126,7 +130,7 @@ def test_settings_of_the_method_reach_the_strategy():
     cells = NASBench201().enumerate()[:8]
     ones = np.ones(8, dtype=bool)
     trials = Trials(cells, NASBench201().keys(cells), np.linspace(0, 1, 8), ones, ~ones)
-    assert bonas.training_size(trials) == 7
+    assert bonas.schedule.training_size(trials) == 7
     assert len(bonas.sample_pool(trials, 0).genotypes) == 17
 
 
@@ -135,13 +139,13 @@ def test_settings_of_the_predictor_reach_the_network():
         "layers": 3, "width": 5, "epochs": 7, "learning_rate": 0.5, "batch_size": 9, "ensemble": 2,
         "initialisation": "uniform", "normalisation": "row", "readout": "global",
     }  # fmt: skip
-    network = strategy(predictor=predictor).predictor
+    network = strategy(predictor=predictor).learner.predictor
     assert {name: getattr(network, name) for name in predictor} == predictor
 
 
 def test_an_automatic_readout_follows_what_the_space_allows():
-    assert strategy(predictor={"readout": "auto"}).predictor.readout == "vertices"
-    assert strategy(space="nasbench101", predictor={"readout": "auto"}).predictor.readout == "global"
+    assert strategy(predictor={"readout": "auto"}).learner.predictor.readout == "vertices"
+    assert strategy(space="nasbench101", predictor={"readout": "auto"}).learner.predictor.readout == "global"
 
 
 def test_vertices_without_fixed_roles_cannot_be_read_side_by_side():
@@ -158,7 +162,7 @@ def test_the_space_of_a_search_is_what_its_evaluator_can_evaluate():
 def test_log_odds_need_fractions_to_maximise():
     toy_problem(predictor={"targets": "logit"})
     with pytest.raises(SettingsError, match=r"predictor\.targets: logit needs scores in \[0, 1\], .* in nats to"):
-        toy_problem(predictor={"targets": "logit"}, evaluator={"kind": "test_build:Narrow", "unit": "nats"})
+        toy_problem(predictor={"targets": "logit"}, evaluator={"kind": "test_problem:Narrow", "unit": "nats"})
 
 
 def test_a_setting_that_an_evaluator_of_your_own_does_not_take_is_named():
@@ -183,8 +187,8 @@ def test_the_version_of_a_predictor_follows_its_settings_and_the_meaning_of_scor
             {},
             {"predictor": {"width": 17}},
             {"predictor": {"loss": "exp"}},
-            {"space": "test_build:Renamed"},
-            {"evaluator": {"kind": "test_build:Narrow", "unit": "nats"}},
+            {"space": "test_problem:Renamed"},
+            {"evaluator": {"kind": "test_problem:Narrow", "unit": "nats"}},
         )
     ]
     assert len(set(versions)) == 5
@@ -199,8 +203,16 @@ class Renamed(NASBench201):
 
 
 def test_options_of_your_own_may_be_any_value_of_yaml():
-    plain, dated = (toy_problem(predictor={"options": {"since": since}}) for since in ("never", date(2020, 1, 1)))
+    plain, dated = (
+        toy_problem(predictor={"kind": "test_problem:own_predictor", "options": {"since": since}})
+        for since in ("never", date(2020, 1, 1))
+    )
     assert version(plain) != version(dated)
+
+
+def own_predictor(space: NASBench201, settings: PredictorSettings) -> GCN:
+    """A predictor that is made by a function of one's own."""
+    return GCN(epochs=settings.epochs, width=3)
 
 
 def test_build_takes_stored_settings():
@@ -224,7 +236,7 @@ class Plain(NASBench201):
     mutations: tuple[str, ...] = ()
 
 
-CELLS_101 = {"space": "nasbench101", "evaluator": {"kind": "test_build:Cells101"}}
+CELLS_101 = {"space": "nasbench101", "evaluator": {"kind": "test_problem:Cells101"}}
 
 
 @pytest.mark.parametrize("rule", ["rewire", "add-remove", "flip"])
@@ -250,4 +262,58 @@ def test_rules_that_a_space_does_not_have_are_refused():
     ):
         toy_problem(method={"mutation": "flip"})
     with pytest.raises(SettingsError, match="it has one way to mutate: leave the setting empty"):
-        toy_problem(space="test_build:Plain", method={"mutation": "redraw"})
+        toy_problem(space="test_problem:Plain", method={"mutation": "redraw"})
+
+
+# Methods of one's own
+
+
+class Declared:
+    """A method of one's own with settings."""
+
+    class Settings(MethodSettings):
+        """Its settings."""
+
+        steps: int = Field(3, ge=1)
+
+    def __init__(self, steps: int, space: NASBench201) -> None:
+        self.initial, self.steps, self._random = 0, steps, RandomSearch(space)
+
+    @classmethod
+    def from_settings(cls, settings: Settings, space: Any, objective: Any, predictor: Any = None) -> "Declared":
+        """Makes it."""
+        return cls(settings.steps, space)
+
+    def propose(self, trials: Trials, count: int, seed: int) -> list[Proposal]:
+        """Proposes at random."""
+        return self._random.propose(trials, count, seed)
+
+
+def nothing(space: NASBench201) -> object:
+    """Makes no strategy."""
+    return object()
+
+
+def test_options_of_a_method_of_ones_own_are_checked_by_the_settings_that_it_declares():
+    own = strategy(method={"name": "test_problem:Declared", "options": {"steps": 7}, "batch": 2})
+    assert own.steps == 7
+    with pytest.raises(
+        SettingsError, match=r"method\.options\.steps: input should be greater .* `test_problem:Declared`"
+    ):
+        toy_problem(method={"name": "test_problem:Declared", "options": {"steps": 0}})
+    with pytest.raises(SettingsError, match=r"method\.options\.stps: "):
+        toy_problem(method={"name": "test_problem:Declared", "options": {"stps": 1}})
+
+
+def test_what_is_no_strategy_is_refused():
+    with pytest.raises(SettingsError, match=r"`test_problem:nothing` makes a object, which has no `initial` and `pro"):
+        toy_problem(method={"name": "test_problem:nothing"})
+    with pytest.raises(SettingsError, match=r"method `test_problem:nothing`: .*'speed'; check `method.options`"):
+        toy_problem(method={"name": "test_problem:nothing", "options": {"speed": 3}})
+
+
+@pytest.mark.parametrize("name", names("method"))
+def test_every_method_that_ships_says_what_its_settings_are(name: str):
+    settings = resolve("method", name).Settings
+    assert settings.model_fields["name"].default == name
+    assert settings.__doc__ != MethodSettings.__doc__

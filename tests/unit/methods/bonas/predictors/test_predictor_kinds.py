@@ -1,18 +1,19 @@
 """`predictor.kind` in settings, searches and model files."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-from bonas_core.errors import SettingsError
+from bonas_core.errors import ModelError, SettingsError
 from bonas_core.methods.bonas.model import read_model
 from bonas_core.methods.bonas.predictors.lstm import LSTM
 from bonas_core.methods.bonas.predictors.mlp import MLP
 from bonas_core.methods.bonas.strategy import Bonas
 from bonas_core.search import run
-from bonas_core.settings import RECIPES, Settings, parse_settings
+from bonas_core.settings import Settings, parse_settings
 from bonas_core.spaces.nasbench201 import NASBench201
 from bonas_core.testing import timeless, toy_problem
 
@@ -20,6 +21,7 @@ SPACE = NASBench201()
 SMALL: dict[str, dict[str, Any]] = {
     "mlp": {"kind": "mlp", "widths": [16, 8], "epochs": 5},
     "lstm": {"kind": "lstm", "width": 8, "epochs": 5},
+    "pyg": {"kind": "pyg", "model": "GraphSAGE", "width": 8, "epochs": 5, "ensemble": 2},
 }
 
 
@@ -28,17 +30,17 @@ def parse(recipe: str = "best", **predictor: object) -> Settings:
 
 
 def built(**predictor: object) -> object:
-    return toy_problem(predictor=predictor).strategy.predictor
+    return toy_problem(predictor=predictor).strategy.learner.predictor
 
 
-@pytest.mark.parametrize("recipe", RECIPES)
-def test_predictors_that_the_paper_compares_with_are_of_its_size(recipe: str):
+@pytest.mark.parametrize(("recipe", "loss"), [("best", "mse"), ("paper", "exp")])
+def test_predictors_that_the_paper_compares_with_are_of_its_size(recipe: str, loss: str):
     mlp, lstm = parse(recipe, kind="mlp").predictor, parse(recipe, kind="lstm").predictor
     assert mlp.widths == (512, 2048, 2048, 512)
     assert lstm.width == 100
     for settings in (mlp, lstm):
         assert settings.learning_rate == 1e-3
-        assert settings.loss == RECIPES[recipe]["predictor"]["loss"]  # what it shares with gcn is the recipe's
+        assert settings.loss == loss  # what it shares with gcn is the recipe's
 
 
 def test_settings_reach_the_predictor():
@@ -59,7 +61,7 @@ def test_settings_reach_the_predictor():
     ],
 )
 def test_a_setting_that_a_predictor_has_no_use_for_is_refused(kind: str, name: str, value: object):
-    with pytest.raises(SettingsError, match=rf"predictor\.{name}: is no setting of predictor `{kind}`; leave it out"):
+    with pytest.raises(SettingsError, match=rf"`predictor\.{name}` is not a setting; use one of batch_size, "):
         parse(kind=kind, **{name: value})
 
 
@@ -89,3 +91,19 @@ def test_a_search_with_it_replays_and_its_model_predicts_the_same_when_read_back
     for a, b in zip(again.predict(SPACE, cells), model.predict(SPACE, cells), strict=True):
         np.testing.assert_array_equal(a, b)
         assert np.isfinite(a).all()
+
+
+def test_a_model_file_never_names_code(tmp_path: Path):
+    problem = toy_problem(14, method={"sampler": "random", "pool": 50}, predictor=SMALL["pyg"])
+    model = problem.strategy.fit_model(run(problem).trials, 0)
+    own = model.settings.model_copy(update={"model": "test_predictor_kinds:Trap"})
+    replace(model, description=replace(model.description, settings=own)).write(tmp_path / "model")
+    with pytest.raises(ModelError, match=r"predictor `test_predictor_kinds:Trap` is named by a model file"):
+        read_model(tmp_path / "model").predict(SPACE, SPACE.enumerate()[:3])
+
+
+class Trap:
+    """Must not be made."""
+
+    def __init__(self, *_: object) -> None:
+        pytest.fail("code that a file names was run")
