@@ -46,6 +46,7 @@ TABLE2 = Study(
         "local-search": Method({"method.name": "local-search"}, "none"),
         "bananas": Method({"method.name": "bananas"}, "pool"),
         "weaknas": Method({"method.name": "weaknas"}, "enumerating"),
+        "linear": Method({"method.name": "linear"}, "pool"),
         "optuna-tpe": Method({"method.name": "optuna-tpe"}, "none"),
         "optuna-gp": Method({"method.name": "optuna-gp"}, "none"),
     },
@@ -119,5 +120,34 @@ BATCHES = Study(
     reference="one",
 )
 
-STUDIES = {"table2": TABLE2, "figure4": FIGURE4, "figure5": FIGURE5, "protocol": PROTOCOL, "batches": BATCHES}
+PARTS = Study(
+    "Parts of BONAS exchanged one by one, samples to the optimum",
+    {
+        **{
+            name: Method(_bonas("best", "exhaustive", method__acquisition=name), "enumerating")
+            for name in ("ei", "ucb", "thompson", "mean", "pi")
+        },
+        "gp": Method(_bonas("best", "exhaustive", method__regression="gp"), "enumerating"),
+        **{
+            f"pyg-{model}": Method(
+                _bonas("best", "exhaustive", predictor__kind="pyg", predictor__model=model), "enumerating"
+            )
+            for model in ("GCN", "GIN", "GAT", "GraphSAGE", "PNA")
+        },
+        "linear": Method({"method.name": "linear"}, "pool"),
+    },
+    "`ei` is the default: expected improvement, Bayesian linear regression, the dense GCN. `gp` is a Gaussian process on "
+    "its embedding, `pyg-*` are networks of torch-geometric in its place.",
+    default=("ei", "ucb", "thompson", "mean", "pi", "gp", "linear"),
+    reference="ei",
+)
+
+STUDIES = {
+    "table2": TABLE2,
+    "figure4": FIGURE4,
+    "figure5": FIGURE5,
+    "protocol": PROTOCOL,
+    "batches": BATCHES,
+    "parts": PARTS,
+}
 """Studies by the name that `bonas benchmark` takes."""

@@ -17,7 +17,7 @@ def benchmark(
         str,
         typer.Argument(
             metavar="NAME",
-            help="table1, table2, figure3, figure4, figure5, protocol, batches, transfer, cells or trainings.",
+            help="table1, table2, figure3, figure4, figure5, protocol, batches, parts, transfer, cells or trainings.",
         ),
     ],
     space: Annotated[str, typer.Option(help="Space to run on.")] = "nasbench201",
