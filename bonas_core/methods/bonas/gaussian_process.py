@@ -21,7 +21,7 @@ Matrix = NDArray[np.float64]
 Vector = NDArray[np.float64]
 
 _LENGTHS = (0.25, 0.5, 1.0, 2.0, 4.0)  # in units of the median distance between embeddings
-_NEGLIGIBLE = 1e-10  # of the largest eigenvalue of a kernel matrix: rounding errors
+_NEGLIGIBLE = 1e-12  # of the largest eigenvalue of a kernel matrix: rounding errors
 _FINEST = 1e-6  # deviation of a feature, as a share of the largest, below which it tells nothing
 
 

@@ -5,7 +5,9 @@ from hypothesis import strategies as st
 from scipy.integrate import quad
 from scipy.stats import norm
 
-from bonas_core.methods.bonas.acquisition import Posterior, expected_improvement, log_expected_improvement
+from bonas_core.methods.bonas.acquisition import expected_improvement, log_expected_improvement
+from bonas_core.methods.bonas.posterior import Posterior
+from bonas_core.registry import names, resolve
 
 means = st.floats(-5, 5)
 deviations = st.floats(0.05, 5)
@@ -94,3 +96,28 @@ def test_a_change_of_scale_and_origin_moves_log_ei_by_the_scale(
     moved = log_expected_improvement(posterior(scale * mean + shift, scale * std), scale * best + shift)
     expected = log_expected_improvement(posterior(mean, std), best) + np.log(scale)
     np.testing.assert_allclose(moved, expected, rtol=1e-6, atol=1e-6)
+
+
+# What can stand in the place of expected improvement
+
+
+def values(name: str, posterior: Posterior, seed: int = 0) -> np.ndarray:
+    return np.asarray(resolve("acquisition", name)(posterior, 0.5, np.random.default_rng(seed)))
+
+
+def test_acquisition_functions_are_what_their_formulas_say():
+    posterior = Posterior(np.array([0.2, 0.9]), np.array([0.25, 0.01]))
+    np.testing.assert_allclose(values("ei", posterior), log_expected_improvement(posterior, 0.5))
+    np.testing.assert_allclose(values("ucb", posterior), [1.2, 1.1])
+    np.testing.assert_allclose(values("mean", posterior), [0.2, 0.9])
+    np.testing.assert_allclose(np.exp(values("pi", posterior)), [0.27425312, 0.99996833], rtol=1e-6)
+    draws = np.array([values("thompson", posterior, seed) for seed in range(4000)])
+    np.testing.assert_allclose(draws.mean(axis=0), posterior.mean, atol=0.03)
+    np.testing.assert_allclose(draws.std(axis=0), posterior.std, atol=0.03)
+
+
+@pytest.mark.parametrize("name", names("acquisition"))
+def test_equal_generators_give_equal_values_and_a_better_candidate_is_worth_more(name: str):
+    posterior = Posterior(np.array([-30.0, 0.0, 40.0]), np.full(3, 0.5))
+    np.testing.assert_array_equal(values(name, posterior), values(name, posterior))
+    assert (np.diff(values(name, posterior)) > 0).all()

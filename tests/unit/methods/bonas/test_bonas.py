@@ -278,11 +278,10 @@ def test_closed_rows_of_a_pool_are_never_picked():
 
 def test_ties_are_broken_at_random():
     trials = some_trials(12)
-    bonas = strategy()
-    pool, fitted = bonas.sample_pool(trials, 0), bonas.fit_predictor(trials, 0)
-    embedded = bonas.embed(trials, pool, fitted, 0)
-    same = replace(embedded, candidates=np.repeat(embedded.candidates[:1], len(embedded.candidates), axis=0))
-    picks = {bonas.select(trials, same, fitted, 1, seed)[0].genotype.tobytes() for seed in range(20)}
+    # values of equal rows would differ in their last digits on some processors
+    bonas = strategy(acquisition=lambda posterior, best, rng: np.zeros(len(posterior.mean)))
+    _, fitted, embedded = step_of(bonas, trials)
+    picks = {bonas.select(trials, embedded, fitted, 1, seed)[0].genotype.tobytes() for seed in range(20)}
     assert len(picks) > 10
 
 
