@@ -1,7 +1,6 @@
 """A search space of one's own: chains of layers, each of one of four kinds.
 
-Architectures are rows of an integer array, so that a whole pool is sampled, mutated and encoded at once.
-"""
+Architectures are rows of an integer array, so that a whole pool is sampled, mutated and encoded at once."""
 
 from collections.abc import Sequence
 

@@ -136,8 +136,8 @@ PARTS = Study(
         },
         "linear": Method({"method.name": "linear"}, "pool"),
     },
-    "`ei` is the default: expected improvement, Bayesian linear regression, the dense GCN. `gp` is a Gaussian process on "
-    "its embedding, `pyg-*` are networks of torch-geometric in its place.",
+    "`ei` is the default: expected improvement, Bayesian linear regression, the dense GCN. `gp` is a Gaussian process "
+    "on its embedding, `pyg-*` are networks of torch-geometric in its place.",
     default=("ei", "ucb", "thompson", "mean", "pi", "gp", "linear"),
     reference="ei",
 )

@@ -73,12 +73,14 @@ def test_a_benchmark_that_is_stopped_ends_at_once_and_leaves_no_job_behind(numbe
     fifo = tmp_path / "fifo"
     os.mkfifo(fifo)
     # a suite that a shell runs in the background is told to ignore SIGINT, and so are its children
-    code = "import sys, pathlib; from tests.unit.test_benchmark_runs import *; "
+    code = "import sys, pathlib; from tests.benchmarks.test_benchmark_runs import *; "
     code += "signal.signal(signal.SIGINT, signal.default_int_handler); "
     code += "run_all({'a': Stay(pathlib.Path(sys.argv[1]))}, pathlib.Path(sys.argv[2]), 1)"
     command = [sys.executable, "-c", code, str(fifo), str(tmp_path / "runs.parquet")]
+    reader = os.open(fifo, os.O_RDONLY | os.O_NONBLOCK)
     benchmark = subprocess.Popen(command, cwd=Path(__file__).parents[2])
-    job = int(fifo.read_text())  # waits until the job runs
+    assert select.select([reader], [], [], 120)[0], "the job does not run"
+    job = int(os.read(reader, 100))
     descriptor = os.pidfd_open(job)
     benchmark.send_signal(number)
     benchmark.wait(60)

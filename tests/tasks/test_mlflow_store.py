@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from bonas_core.methods.bonas.model import FILE_NAME, PredictorModel, fit_model
+from bonas_core.methods.bonas.model import FILE_NAME, PredictorModel
 from bonas_core.methods.bonas.strategy import Bonas
 from bonas_core.search import run
 from bonas_core.settings import Settings, leaves, parse_settings
@@ -45,7 +45,7 @@ def model() -> PredictorModel:
     problem = toy_problem(8, method={"sampler": "random", "pool": 20}, predictor={"epochs": 2, "width": 4, "layers": 1})
     strategy = problem.strategy
     assert isinstance(strategy, Bonas)
-    model = fit_model(problem, strategy, run(problem).trials, 0)
+    model = strategy.fit_model(run(problem).trials, 0)
     weights = replace(model.fitted.weights, losses=tuple(1 / epoch for epoch in range(1, EPOCHS + 1)))
     return replace(model, fitted=replace(model.fitted, weights=weights))
 

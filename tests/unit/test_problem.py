@@ -298,7 +298,7 @@ def test_options_of_a_method_of_ones_own_are_checked_by_the_settings_that_it_dec
     own = strategy(method={"name": "test_problem:Declared", "options": {"steps": 7}, "batch": 2})
     assert own.steps == 7
     with pytest.raises(
-        SettingsError, match=r"method\.options\.steps: input should be greater .* `test_problem:Declared`"
+        SettingsError, match=r"method\.options\.steps: Input should be greater .* `test_problem:Declared`"
     ):
         toy_problem(method={"name": "test_problem:Declared", "options": {"steps": 0}})
     with pytest.raises(SettingsError, match=r"method\.options\.stps: "):

@@ -7,7 +7,9 @@ from bonas_core.errors import SettingsError
 from bonas_core.registry import names, resolve
 from bonas_core.spaces.nasbench201 import NASBench201
 
-KINDS = ("space", "evaluator", "method", "sampler", "predictor", "data", "network")
+KINDS = (
+    "space", "evaluator", "method", "sampler", "acquisition", "regression", "predictor", "data", "network",
+)  # fmt: skip
 
 
 @pytest.mark.parametrize(("kind", "name"), [(kind, name) for kind in KINDS for name in registry._BUILT_IN[kind]])

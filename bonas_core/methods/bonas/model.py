@@ -27,7 +27,7 @@ from bonas_core.storage import Location
 from bonas_core.storage.tensors import SUFFIX, read_tensors, write_tensors
 from bonas_core.trials import Objective
 
-FORMAT = 2
+FORMAT = 1
 FOLDER = "predictors"
 """Where a search keeps its predictors."""
 FILE_NAME = f"predictor{SUFFIX}"

@@ -20,6 +20,9 @@ def test_purposes_keep_their_numbers():
         "BASELINE": 5,
         "SAMPLER": 6,
         "EXPLORATION": 7,
+        "ACQUISITION": 8,
+        "SHORTLIST": 9,
+        "REWARD": 10,
     }
 
 

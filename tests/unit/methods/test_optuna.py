@@ -9,7 +9,7 @@ from test_baselines import searched, small_pool, trials_of
 
 from bonas_core.errors import SettingsError
 from bonas_core.methods.base import initial_design
-from bonas_core.methods.optuna import OptunaStrategy, gp, tpe
+from bonas_core.methods.optuna.strategy import OptunaStrategy, gp, tpe
 from bonas_core.spaces.nasbench201 import NASBench201
 from bonas_core.testing import toy_problem
 from bonas_core.trials import Trials

@@ -9,7 +9,7 @@ from test_baselines import Endless, searched, small_pool, trials_of
 from bonas_core.methods.bananas import Bananas
 from bonas_core.methods.base import Strategy, initial_design
 from bonas_core.methods.local_search import LocalSearch
-from bonas_core.methods.optuna import OptunaStrategy, gp, tpe
+from bonas_core.methods.optuna.strategy import OptunaStrategy, gp, tpe
 from bonas_core.methods.perceptrons import MLPEnsemble
 from bonas_core.methods.random_search import RandomSearch
 from bonas_core.methods.regularised_evolution import RegularisedEvolution

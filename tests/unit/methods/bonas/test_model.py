@@ -61,7 +61,11 @@ def test_a_model_read_back_predicts_the_same(targets: str, intercept: str, tmp_p
     again = read_model(tmp_path / "model")
     for a, b in zip(again.predict(SPACE, CELLS), model.predict(SPACE, CELLS), strict=True):
         np.testing.assert_array_equal(a, b)
-    assert (again.settings, again.objective, again.vocabulary) == (model.settings, model.objective, model.vocabulary)
+    assert (again.settings, again.objective, again.description.vocabulary) == (
+        model.settings,
+        model.objective,
+        model.description.vocabulary,
+    )
     assert (again.fitted.version, again.fitted.trained_on) == (model.fitted.version, model.fitted.trained_on)
     assert again.fitted.weights.losses == model.fitted.weights.losses
 

@@ -16,7 +16,7 @@ from bonas_core.spaces.base import Genotypes, SearchSpace
 from bonas_core.spaces.nasbench101 import NASBench101
 from bonas_core.spaces.nasbench201 import NASBench201
 from bonas_core.spaces.pool import PoolSpace
-from bonas_core.testing import toy_problem
+from bonas_core.testing import ToyEvaluator, toy_problem
 from bonas_core.trials import Trials
 
 SPACE = NASBench201()
@@ -278,10 +278,11 @@ def test_a_space_without_decisions_is_refused(kind: str):
     )
 
 
-def Enclosed(space: SearchSpace):  # noqa: N802 - an evaluator
-    from bonas_core.testing import ToyEvaluator
+class Enclosed(ToyEvaluator):
+    """Knows cells of a space without decisions."""
 
-    return ToyEvaluator(PoolSpace(Undecided(), SPACE.enumerate()[:50]))
+    def __init__(self, space: SearchSpace) -> None:
+        super().__init__(PoolSpace(Undecided(), SPACE.enumerate()[:50]))
 
 
 def test_settings_of_the_controller_reach_the_sampler():
