@@ -65,3 +65,7 @@ def test_a_random_search_needs_no_torch():
         "assert len(run(toy_problem(trials=3, method={'name': 'random'})).rows) == 3"
     )
     assert "torch" not in loaded_by(statement)
+
+
+def test_neither_a_search_nor_its_report_waits_for_all_of_scipys_statistics():
+    loaded_by("import bonas_core.build, bonas_core.report.analysis; assert 'scipy.stats' not in sys.modules")
