@@ -9,8 +9,8 @@ from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import rankdata
 
+from bonas_core.ranks import average_ranks
 from bonas_core.spaces.architecture import Architecture
 from bonas_core.trials import Objective, Trial, TrialState
 
@@ -137,7 +137,7 @@ def honest_correlation(trials: Sequence[Trial]) -> Correlation:
     """
     found = predictions(trials)
     return Correlation(
-        spearman=_correlation(rankdata(found.actual), rankdata(found.mean)),
+        spearman=_correlation(average_ranks(found.actual), average_ranks(found.mean)),
         pearson=_correlation(found.actual, found.mean),
         n=len(found.actual),
     )

@@ -100,21 +100,22 @@ def watching_servers(
 def _watch(pages: Mapping[str, str], warn: Callable[[str], None], look_every_s: float, done: Event) -> None:
     # one that has never answered such a look is not judged: it may want a certificate or a token
     missed: dict[str, int] = {}
-    while not done.wait(look_every_s):
-        for name, page in pages.items():
-            if _answers(page):
-                if missed.get(name, 0) >= _ALARM_AFTER:
-                    warn(f"{name} is back")
-                missed[name] = 0
-            elif name in missed:
-                missed[name] += 1
-                if missed[name] == _ALARM_AFTER:
-                    warn(f"{name} does not answer; what needs it waits until it is back, nothing recorded is lost")
+    with httpx.Client(timeout=10.0) as client:  # each of its own would read all certificates at every look
+        while not done.wait(look_every_s):
+            for name, page in pages.items():
+                if _answers(client, page):
+                    if missed.get(name, 0) >= _ALARM_AFTER:
+                        warn(f"{name} is back")
+                    missed[name] = 0
+                elif name in missed:
+                    missed[name] += 1
+                    if missed[name] == _ALARM_AFTER:
+                        warn(f"{name} does not answer; what needs it waits until it is back, nothing recorded is lost")
 
 
-def _answers(page: str) -> bool:
+def _answers(client: httpx.Client, page: str) -> bool:
     try:
-        return httpx.get(page, timeout=10.0).status_code < 500
+        return client.get(page).status_code < 500
     except (httpx.HTTPError, OSError, ValueError):
         return False
 

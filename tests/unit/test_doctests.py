@@ -11,6 +11,7 @@ WITH_EXAMPLES = {
     "bonas_core.methods.bonas.acquisition",
     "bonas_core.methods.bonas.regression",
     "bonas_core.methods.bonas.predictors.gcn",
+    "bonas_core.ranks",
     "bonas_core.trials.history",
 }
 

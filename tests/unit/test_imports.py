@@ -9,7 +9,7 @@ import pytest
 REPOSITORY = Path(__file__).parents[2]
 ROOMS = {
     "bonas_core": [
-        ["errors", "children"],
+        ["errors", "children", "ranks"],
         ["registry", "storage", "determinism"],
         ["spaces", "settings"],
         ["trials", "evaluators", "networks"],
@@ -140,3 +140,7 @@ def test_the_public_interface_is_all_there_and_light():
     assert not loaded_by(statement) & {"torch", "torch_geometric", "prefect", "mlflow", "matplotlib"}
     names = "import bonas_core\nassert all(getattr(bonas_core, name) is not None for name in bonas_core.__all__)"
     assert "numpy" in loaded_by(names)
+
+
+def test_neither_a_search_nor_its_report_waits_for_all_of_scipys_statistics():
+    loaded_by("import bonas_core.problem, bonas_core.report.analysis; assert 'scipy.stats' not in sys.modules")

@@ -10,7 +10,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 from scipy.special import expit, logit, ndtri
-from scipy.stats import rankdata
+
+from bonas_core.ranks import average_ranks
 
 Vector = NDArray[np.float64]
 
@@ -60,7 +61,7 @@ def transform(scores: Vector, kind: str) -> Targets:
         kind: one of `TRANSFORMS`. `rank` is t = Phi^-1((r - 0.5) / n) with average ranks r.
     """
     if kind == "rank":
-        raw = ndtri((rankdata(scores) - 0.5) / len(scores))
+        raw = ndtri((average_ranks(scores) - 0.5) / len(scores))
     elif kind == "logit":
         raw = logit(np.clip(scores, _EDGE, 1 - _EDGE))
     else:

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from bonas_core.determinism.threads import torch_threads
 from bonas_core.errors import ModelError
+from bonas_core.methods.bonas.predictors.adam import Adam
 from bonas_core.methods.bonas.predictors.base import PredictorWeights, Vector
 from bonas_core.spaces.encoding import GraphBatch
 
@@ -107,9 +108,7 @@ class NetworkPredictor(ABC, Generic[In]):
         network = self._network(inputs, generator)
         if start is not None:
             _load(network, start, "warm start")
-        optimiser = torch.optim.Adam(
-            network.parameters(), lr=self.learning_rate, foreach=not self._FUSED, fused=self._FUSED
-        )
+        optimiser = Adam(network.parameters(), self.learning_rate, self._FUSED)
         t = torch.from_numpy(targets.astype(np.float32))
         w = torch.from_numpy(weights.astype(np.float32))
         losses: list[float] = []
@@ -167,7 +166,7 @@ def _epoch(
     inputs: In,
     targets: Tensor,
     weights: Tensor,
-    optimiser: torch.optim.Optimizer,
+    optimiser: Adam,
     batch_size: int,
     generator: torch.Generator,
 ) -> float:
