@@ -73,7 +73,7 @@ def test_a_benchmark_that_is_stopped_ends_at_once_and_leaves_no_job_behind(numbe
     fifo = tmp_path / "fifo"
     os.mkfifo(fifo)
     # a suite that a shell runs in the background is told to ignore SIGINT, and so are its children
-    code = "import sys, pathlib; from tests.unit.test_benchmark_runs import *; "
+    code = "import sys, pathlib; from tests.benchmarks.test_benchmark_runs import *; "
     code += "signal.signal(signal.SIGINT, signal.default_int_handler); "
     code += "run_all({'a': Stay(pathlib.Path(sys.argv[1]))}, pathlib.Path(sys.argv[2]), 1)"
     command = [sys.executable, "-c", code, str(fifo), str(tmp_path / "runs.parquet")]
