@@ -66,7 +66,7 @@ def settings_for(store: Path, trials: int = 9, **parts: Any) -> Settings:
     tree = {
         "evaluator": {"kind": "bonas_core.testing:ToyEvaluator"},
         "method": {"initial": 3, "retrain_every": 4, "batch": 2, "sampler": "random", "pool": 50},
-        "predictor": {"epochs": 3, "width": 4, "layers": 1},
+        **({} if "name" in parts.get("method", {}) else {"predictor": {"epochs": 3, "width": 4, "layers": 1}}),
         "budget": {"trials": trials},
         "store": str(store),
         **parts,
@@ -145,7 +145,7 @@ def test_asynchronous_trials_are_recorded_as_they_end_and_a_new_one_takes_the_fr
         store,
         trials=8,
         evaluator={"kind": unruly, "how": {0: "waits"}},
-        method={"name": "random", "initial": 2},
+        method={"name": "random"},
         dispatch={"backend": "process", "slots": 2, "mode": "asynchronous"},
     )
     with observing(Gatekeeper()):

@@ -29,7 +29,7 @@ pytestmark = pytest.mark.flow
 CELL = "|nor_conv_3x3~0|+|none~0|skip_connect~1|+|nor_conv_1x1~0|avg_pool_3x3~1|nor_conv_3x3~2|"
 SEARCH: dict[str, Any] = {
     "evaluator": {"kind": "training", "epochs": 1, "network": {"channels": 2}},
-    "method": {"name": "random", "initial": 4},
+    "method": {"name": "random"},
     "budget": {"trials": 4},
 }
 FINAL: dict[str, Any] = {

@@ -28,7 +28,7 @@ def settings_for(store: Path, trials: int, **parts: Any) -> Settings:
     tree = {
         "evaluator": {"kind": "bonas_core.testing:ToyEvaluator"},
         "method": {"initial": 4, "retrain_every": 4, "sampler": "random", "pool": 50},
-        "predictor": {"epochs": 3, "width": 4, "layers": 1},
+        **({} if "name" in parts.get("method", {}) else {"predictor": {"epochs": 3, "width": 4, "layers": 1}}),
         "budget": {"trials": trials},
         "store": str(store),
         **parts,
@@ -95,7 +95,7 @@ def test_every_night_all_open_searches_gain_trials_and_every_week_their_predicto
     from tasks.mlflow_store.client import connect
     from tasks.mlflow_store.registry import CHAMPION
 
-    random = {"method": {"name": "random", "initial": 6}}
+    random = {"method": {"name": "random"}}
     for name, seed, begun in (("one", 1, 6), ("two", 2, 10)):
         settings = settings_for(store, 40, seed=seed, **random)
         assert search(settings, search_id=name, more_trials=begun)["state"] == "paused"

@@ -112,7 +112,7 @@ def test_a_space_without_decisions_is_refused():
 @pytest.mark.parametrize("name", ["optuna-tpe", "optuna-gp"])
 def test_without_optuna_the_remedy_is_named(name: str, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setitem(sys.modules, "optuna", None)
-    monkeypatch.delitem(sys.modules, "bonas_core.methods.optuna", raising=False)
-    monkeypatch.delattr("bonas_core.methods.optuna", raising=False)
+    monkeypatch.delitem(sys.modules, "bonas_core.methods.optuna.strategy", raising=False)
+    monkeypatch.delattr("bonas_core.methods.optuna.strategy", raising=False)
     with pytest.raises(SettingsError, match=rf"^method `{name}` needs Optuna.*pip install 'bonas\[optuna\]'$"):
         toy_problem(method={"name": name})
