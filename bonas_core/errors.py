@@ -56,10 +56,10 @@ class TrialStoppedError(BonasError):
 
 
 def first_line(error: BaseException) -> str:
-    """The first line of an error's text, or the name of its class where it has none: a reason to put into a message.
+    r"""The first line of an error's text, or the name of its class where it has none: a reason to put into a message.
 
     Example:
-        >>> first_line(ValueError("no table\\nsecond line")), first_line(ValueError())
+        >>> first_line(ValueError("no table\nsecond line")), first_line(ValueError())
         ('no table', 'ValueError')
     """
     return str(error).splitlines()[0] if str(error) else type(error).__name__

@@ -184,8 +184,10 @@ class SearchRun:
                     self.outlast(error)
 
     def outlast(self, error: Exception) -> None:
-        """Waits for Prefect's server if that is what an error came from; what is recorded is recorded, and the round
-        goes on."""
+        """Waits for Prefect's server if that is what an error came from.
+
+        What is recorded is recorded, and the round goes on.
+        """
         self._outages = 0 if len(self.log.rows) > self._rows_then else self._outages + 1
         self._rows_then = len(self.log.rows)
         if not is_outage(error) or self._outages > OUTAGES:

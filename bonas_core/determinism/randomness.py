@@ -1,5 +1,4 @@
-"""Random streams that depend on nothing but the seed, the purpose and a number: so that a search replays from
-anywhere."""
+"""Random streams that depend on a seed, a purpose and a number only, so that a search replays from anywhere."""
 
 from __future__ import annotations
 

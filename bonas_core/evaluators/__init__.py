@@ -1,0 +1,1 @@
+"""What turns architectures into numbers: the interface of evaluators, look-ups in tables, and plain functions."""

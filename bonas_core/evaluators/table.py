@@ -107,6 +107,7 @@ class TableEvaluator:
         self._keys = keys[self._order]
 
     def evaluate(self, architecture: Architecture, context: EvaluationContext) -> Outcome:
+        """Looks one architecture up; where the table has several runs of it, the trial's seed draws one of them."""
         key = self.space.keys(self.space.parse([architecture.text]))[0]
         place = min(int(np.searchsorted(self._keys, key)), len(self._keys) - 1)
         if self._keys[place] != key:

@@ -20,8 +20,11 @@ _COLOURS = ("brightness", "contrast", "saturation", "hue")
 
 @dataclass(frozen=True)
 class Augmentation:
-    """Crop, flip and cutout as they are usual for CIFAR (DeVries & Taylor 2017 for cutout); resized crops and colours
-    as they are for ImageNet (Szegedy et al. 2015; DARTS)."""
+    """Which random changes are made to training images.
+
+    Crop, flip and cutout are as usual for CIFAR (DeVries & Taylor 2017 for cutout), resized crops and colours as usual
+    for ImageNet (Szegedy et al. 2015; DARTS).
+    """
 
     crop: int = 0
     """Pixels of black border around an image, out of which a part of its own size is cut at random."""

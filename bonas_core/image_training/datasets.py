@@ -19,11 +19,11 @@ _TENTHS = {"train": 6, "validation": 2, "test": 2}
 
 
 def load(name: str, validation: int | None = None, train: int | None = None) -> Splits:
-    """A data set by name: `digits`, a prepared file of images, an entry point of the group `bonas.data`, or
-    `module:function`.
+    """Loads a data set by name.
 
     Args:
-        name: what a name or `module:function` stands for takes no arguments and returns `Splits`.
+        name: `digits`, a prepared file of images, an entry point of the group `bonas.data`, or `module:function`; what
+            a name or `module:function` stands for takes no arguments and returns `Splits`.
         validation: images of the training set that a prepared file holds out, by default a tenth; 0 trains on what is
             held out as well, of any data set.
         train: images of it to train on; by default all others.

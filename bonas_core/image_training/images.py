@@ -80,8 +80,9 @@ def new_images(
     image: tuple[int, int, int],
     described: Mapping[str, str],
 ) -> Iterator[ImageSet]:
-    """Writes a data set that need not fit into memory: its arrays are filled in place, in a file that appears whole
-    when the block ends and not at all if it raises.
+    """Writes a data set that need not fit into memory.
+
+    Its arrays are filled in place, in a file that appears whole when the block ends and not at all if it raises.
 
     Args:
         path: of the file; its folder is there.

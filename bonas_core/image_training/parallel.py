@@ -60,8 +60,10 @@ class Team:
         return device
 
     def rows(self, size: int) -> slice:
-        """Rows of this member in a batch of `size`: members' shares differ by at most one, and none is empty of a batch
-        that has as many rows as there are members."""
+        """Rows of this member in a batch of `size`.
+
+        Members' shares differ by at most one, and none is empty of a batch that has as many rows as there are members.
+        """
         return slice(size * self.rank // self.size, size * (self.rank + 1) // self.size)
 
     def joined(self, network: nn.Module, images: Tensor) -> nn.Module:
@@ -92,8 +94,7 @@ class Team:
 
 
 def _leads_nowhere(network: nn.Module, images: Tensor) -> bool:
-    """Whether there are parameters on which no output depends, as in cells with loose ends; the network stays as it
-    is."""
+    """Whether no output depends on some of the parameters, as in cells with loose ends; the network is not changed."""
     buffers = [(buffer, buffer.clone()) for buffer in network.buffers()]
     outputs = network.train()(images)
     total = sum(output.sum() for output in (outputs if isinstance(outputs, tuple) else (outputs,)))

@@ -50,6 +50,7 @@ class Classifier(nn.Module):
         self.largest = 255.0 if mean else 1.0
 
     def forward(self, images: Tensor) -> Tensor:
+        """Normalises images (B, channels, height, width) and returns their logits (B, classes)."""
         logits: Tensor = self.network((images / self.largest - self.mean) / self.scale)
         return logits
 

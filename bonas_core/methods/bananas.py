@@ -84,6 +84,7 @@ class Bananas(RoundStrategy):
         return cls(space, settings.initial, settings.retrain_every, objective.is_fraction)
 
     def rank(self, trials: Trials, seed: int) -> Ranking:
+        """Trains the ensemble anew and ranks mutants of the best cells by a score drawn from each one's prediction."""
         n = len(trials)
         rng = generator(seed, Purpose.POOL, n)
         rows, scores = trials.observed()

@@ -1,5 +1,7 @@
-"""Local search: look at the neighbours, go where it is best, begin again at a local optimum (White et al. 2021,
-"Exploring the Loss Landscape in Neural Architecture Search")."""
+"""Local search: look at the neighbours, go where it is best, begin again at a local optimum.
+
+Studied by White et al. 2021, "Exploring the Loss Landscape in Neural Architecture Search".
+"""
 
 from __future__ import annotations
 
@@ -78,6 +80,7 @@ class LocalSearch:
         return cls(with_mutation(space, settings.mutation), settings.initial, settings.move)
 
     def propose(self, trials: Trials, count: int, seed: int) -> list[Proposal]:
+        """Takes random cells first, then new neighbours of the present cell, and a random cell once none is left."""
         n = len(trials)
         if n < self.initial:
             design = initial_design(self._space, self.initial, seed)

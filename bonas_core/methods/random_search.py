@@ -23,8 +23,10 @@ class RandomSearchSettings(MethodSettings):
 
 
 class RandomSearch:
-    """Uniform draws without replacement: the optimum among m ties of n cells takes (n + 1) / (m + 1) draws on
-    average."""
+    """Uniform draws without replacement.
+
+    The optimum among m ties of n cells takes (n + 1) / (m + 1) draws on average.
+    """
 
     Settings: ClassVar = RandomSearchSettings
 
@@ -46,6 +48,7 @@ class RandomSearch:
         return cls(space)
 
     def propose(self, trials: Trials, count: int, seed: int) -> list[Proposal]:
+        """Takes the next cells of the space in a shuffled order, or new random ones where it cannot be enumerated."""
         n = len(trials)
         if self._space.size is not None:
             chosen = self._order(seed)[n : n + count]

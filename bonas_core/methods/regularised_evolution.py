@@ -121,6 +121,7 @@ class RegularisedEvolution:
         return cls(with_mutation(space, rule), settings.population, settings.tournament, settings.repeats, replacement)
 
     def propose(self, trials: Trials, count: int, seed: int) -> list[Proposal]:
+        """Fills the population with random cells first, then mutates winners of tournaments among the latest trials."""
         n = len(trials)
         if n < self.initial:
             return [Proposal(g, "initial") for g in initial_design(self._space, self.initial, seed)[n : n + count]]

@@ -1,5 +1,4 @@
-"""Methods that learn in rounds: a model of the trials so far ranks candidates, and the best of them are the next
-round."""
+"""Methods that learn in rounds: a model of the trials ranks candidates, and the best are the next round."""
 
 from __future__ import annotations
 
@@ -61,6 +60,7 @@ class RoundStrategy(ABC):
         """
 
     def propose(self, trials: Trials, count: int, seed: int) -> list[Proposal]:
+        """Takes the best new cells of the round's ranking; before there is one, and past its end, random ones."""
         n = len(trials)
         before = trials.first(learnt_prefix(trials, self.initial, self._every))
         if n < self.initial or len(before.observed()[0]) < 2:

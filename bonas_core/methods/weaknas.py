@@ -86,6 +86,7 @@ class WeakNAS(RoundStrategy):
         return cls(space, settings.initial, settings.retrain_every, pool=settings.pool)
 
     def rank(self, trials: Trials, seed: int) -> Ranking:
+        """Trains the predictor anew and ranks cells by predicted score; new ones among the `top` best are shuffled."""
         n = len(trials)
         genotypes, keys, features = self._candidates(trials, seed)
         observed, scores = trials.observed()
@@ -115,8 +116,10 @@ class WeakNAS(RoundStrategy):
         return self._whole
 
     def _predict(self, weights: list[torch.Tensor], features: NDArray[np.bool_], depth: int) -> NDArray[np.float64]:
-        """(B,) predicted scores, right for the `depth` best cells and well beyond. Where that is faster, the rest of a
-        large space are rough: rounding errs by far less than what lies between them and the `depth` best.
+        """(B,) predicted scores, right for the `depth` best cells and well beyond.
+
+        Where that is faster, the rest of a large space are rough: rounding errs by far less than what lies between them
+        and the `depth` best.
         """
         contenders = _MARGIN * depth
         if len(features) < 4 * contenders or not bfloat16_is_fast():

@@ -1,0 +1,1 @@
+"""Image networks that architectures stand for, the layers that they are made of, and cells from publications."""

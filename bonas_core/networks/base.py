@@ -26,7 +26,8 @@ class NetworkFactory(Protocol):
 
     def __call__(
         self, architecture: Architecture, *, generator: torch.Generator, in_channels: int, classes: int, **settings: Any
-    ) -> nn.Module: ...
+    ) -> nn.Module:
+        """Makes the network of an architecture, for images of `in_channels` channels and `classes` classes."""
 
 
 @runtime_checkable
@@ -44,8 +45,10 @@ class EpochAware(Protocol):
 
 @runtime_checkable
 class BatchAware(Protocol):
-    """What a network offers that draws random numbers for every image: for a training in several processes, it has to
-    draw for those of all of them."""
+    """What a network offers that draws random numbers for every image.
+
+    In a training in several processes, it has to draw for the images of all of them.
+    """
 
     def begin_batch(self, size: int, rows: slice) -> None:
         """Called before every batch of `size` images, of which the network is then given `rows`."""

@@ -54,8 +54,9 @@ def relu_conv_norm(
 
 
 def draw_weights(network: nn.Module, generator: torch.Generator) -> None:
-    """Draws all weights and biases of convolutions and linear layers uniformly in +-1 / sqrt(fan-in), as PyTorch does
-    by itself.
+    """Draws all weights and biases of convolutions and linear layers uniformly in +-1 / sqrt(fan-in).
+
+    PyTorch by itself draws them from the same distribution.
 
     Args:
         network: its layers are drawn in their order.

@@ -165,8 +165,10 @@ class CellNetwork(nn.Module):
         draw_weights(self, generator)
 
     def begin_epoch(self, progress: float, generator: torch.Generator) -> None:
-        """Says how far the training is, from 0 to 1, and where this epoch's random numbers come from: a generator on
-        the network's device."""
+        """Says how far the training is, from 0 to 1, and where this epoch's random numbers come from.
+
+        The generator is on the network's device.
+        """
         self._dropped = self.drop_path * progress
         self._generator = generator
         self._kept = []
@@ -211,6 +213,7 @@ class Stem(nn.Module):
         """Whether the newer has half the side of the older."""
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """Turns images (B, in_channels, height, width) into the older and the newer input of the first cell."""
         outputs = [images]
         for part in self.parts:
             outputs.append(part(outputs[-1]))
@@ -277,6 +280,7 @@ class FactorisedReduction(nn.Module):
         self.norm = nn.BatchNorm2d(outputs)
 
     def forward(self, x: Tensor) -> Tensor:
+        """Maps (B, inputs, H, W) to (B, outputs, H / 2, W / 2), where halves of odd sides are rounded up."""
         x = torch.relu(x)
         high, wide = x.shape[2] % 2, x.shape[3] % 2  # odd sides are rounded up, with zeros beyond the edge
         moved = pad(x[:, :, 1:, 1:], (0, wide, 0, high))
@@ -305,6 +309,7 @@ class AuxiliaryHead(nn.Module):
         self.classifier = linear(768, classes)
 
     def forward(self, x: Tensor) -> Tensor:
+        """Turns the output of a cell, (B, channels, H, W), into logits (B, classes)."""
         pool = self.pool if min(x.shape[2:]) >= self.smallest else self.small
         logits: Tensor = self.classifier(self.features(pool(torch.relu(x)))[:, :, 0, 0])
         return logits
@@ -367,8 +372,10 @@ def _narrow(channels: int, shapes: Sequence[tuple[int, int]], stride: int) -> Se
 
 
 class _Pool2x2(nn.Sequential):
-    """Windows that begin at a pixel and reach right and down; repeating the last row and column, they leave the largest
-    and the mean of what is really there as they are."""
+    """Windows that begin at a pixel and reach right and down.
+
+    Repeating the last row and column, they leave the largest and the mean of what is really there as they are.
+    """
 
     def __init__(self, pool: type[nn.MaxPool2d] | type[nn.AvgPool2d], stride: int) -> None:
         super().__init__(nn.ReplicationPad2d((0, 1, 0, 1)), pool(2, stride))

@@ -77,8 +77,10 @@ def ended(trial: Trial, found: Outcome | BaseException, cost_s: float | None = N
 
 @contextmanager
 def training_folder(checkpoints: Location | None, progress: Progress) -> Iterator[tuple[Path | None, Progress]]:
-    """A folder on the disk for a training's state, and its callback; a folder in S3 is filled from there before, and
-    sent there after every epoch."""
+    """A folder on the disk for a training's state, and its callback.
+
+    Where the state belongs in S3, the folder is filled from there before, and sent there after every epoch.
+    """
     if checkpoints is None or isinstance(checkpoints, Path):
         yield checkpoints, progress
         return

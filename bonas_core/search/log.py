@@ -19,11 +19,11 @@ from bonas_core.trials.history import TrialHistory
 
 
 class SearchLog:
-    """The trials of a search, as rows for people and as columns for strategies; written to a history where there is
-    one.
+    """The trials of a search, as rows for people and as columns for strategies.
 
-    Damaged parts of the history are set aside. A trial whose result was in one is evaluated again; one whose proposal
-    was in one is proposed again, from the trials before it, and those after it stay as they are recorded.
+    They are written to a history where there is one. Damaged parts of it are set aside. A trial whose result was in one
+    is evaluated again; one whose proposal was in one is proposed again, from the trials before it, and those after it
+    stay as they are recorded.
 
     Raises:
         StoreError: the history cannot be read, or trials are missing that cannot be proposed again.
@@ -64,8 +64,10 @@ class SearchLog:
 
     @property
     def next_recorded_round(self) -> float:
-        """Where trials are missing: the first trial of a later round that is recorded; a round may have been cut
-        short by a budget that was smaller then."""
+        """Where trials are missing: number of the first trial of a later round that is recorded, else infinity.
+
+        A round may have been cut short by a budget that was smaller then.
+        """
         later = (trial.trial for trial in self._recorded.values() if trial.round > self.rounds)
         return min(later, default=math.inf)
 

@@ -45,8 +45,10 @@ class SearchSpace(Protocol):
         """Changes every row by one mutation; a row may come back as it was where the space's rule allows it."""
 
     def neighbours(self, genotype: NDArray[np.int8]) -> Genotypes:
-        """All architectures that one mutation can make of this one, without itself and without repeats; where these
-        would be too many to look at, those one smallest change away."""
+        """All architectures that one mutation can make of this one, without itself and without repeats.
+
+        Where these would be too many to look at, only those one smallest change away are listed.
+        """
 
     def keys(self, genotypes: Genotypes) -> Keys:
         """Canonical identity of every row."""

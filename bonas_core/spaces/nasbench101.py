@@ -247,6 +247,7 @@ class NASBench101:
         return adjacency.tolist(), [labels[row] for row in which.reshape(-1).tolist()]
 
     def format(self, genotypes: Genotypes) -> list[str]:
+        """Prints every cell as its labels and edges, such as `input;conv3x3;output|0-1,1-2`."""
         return [
             f"{';'.join(['input', *(_SHORT[op] for op in row[_EDGES:] if op != ABSENT), 'output'])}|"
             f"{','.join(text for text, bit in zip(_EDGE_TEXTS, row, strict=False) if bit == 1)}"

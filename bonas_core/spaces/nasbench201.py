@@ -51,6 +51,7 @@ class NASBench201:
         return self
 
     def sample(self, count: int, rng: np.random.Generator) -> Genotypes:
+        """Draws cells uniformly: each edge's operation independently."""
         return rng.integers(len(OPERATIONS), size=(count, len(CELL_EDGES)), dtype=np.int8)
 
     def mutate(self, parents: Genotypes, rng: np.random.Generator) -> Genotypes:
@@ -69,9 +70,11 @@ class NASBench201:
         return cells
 
     def keys(self, genotypes: Genotypes) -> Keys:
+        """Reads a cell's operations as the digits of a number in base 5, which is its row in `enumerate`."""
         return genotypes.astype(np.uint64) @ _PLACE_VALUES
 
     def parse(self, texts: Sequence[str]) -> Genotypes:
+        """Reads official strings, exactly as `format` prints them; an error says which rule a text breaks."""
         known = _rows_by_text()
         rows = [known.get(text) for text in texts]
         for text, row in zip(texts, rows, strict=True):
@@ -80,6 +83,7 @@ class NASBench201:
         return self.enumerate()[np.array(rows, dtype=np.int64)]
 
     def format(self, genotypes: Genotypes) -> list[str]:
+        """Prints cells in the official form: for each of nodes 1 to 3 a group of `operation~source` terms."""
         return [
             "+".join(
                 "|"
@@ -91,11 +95,13 @@ class NASBench201:
         ]
 
     def architecture(self, genotype: NDArray[np.int8]) -> Architecture:
+        """Turns one cell into a graph with its operations, not its nodes, as vertices; its key is its text."""
         text = self.format(genotype[None])[0]
         labels = ("input", *(OPERATIONS[g] for g in genotype), "output")
         return Architecture(labels, _GRAPH_EDGES, text, key=text)
 
     def encode(self, genotypes: Genotypes) -> GraphBatch:
+        """Encodes cells as graphs of 8 vertices: the input, the operations of the six edges, and the output."""
         labels = np.empty((len(genotypes), _VERTICES), dtype=np.int8)
         labels[:, 0], labels[:, -1] = len(OPERATIONS), len(OPERATIONS) + 1
         labels[:, 1:-1] = genotypes
@@ -110,9 +116,11 @@ class NASBench201:
         return (len(OPERATIONS),) * len(CELL_EDGES)
 
     def from_decisions(self, choices: NDArray[np.int8]) -> tuple[Genotypes, NDArray[np.bool_]]:
+        """Takes rows of decisions as genotypes, all of which are architectures."""
         return choices.copy(), np.ones(len(choices), dtype=bool)
 
     def to_decisions(self, genotypes: Genotypes) -> NDArray[np.int8]:
+        """Copies genotypes, which are rows of decisions themselves."""
         return genotypes.copy()
 
 

@@ -106,11 +106,10 @@ class NASNet:
         return found[:count]
 
     def mutate(self, parents: Genotypes, rng: np.random.Generator) -> Genotypes:
-        """With equal chance draws the operation of one term anew, the old one included, or gives one term another
-        source (paper section 3.3).
+        """Draws the operation of one term anew or gives one term another source, with equal chance (paper section 3.3).
 
-        A term that was `none` takes a random source with its operation. A child that is not valid is drawn again, at
-        most 64 times; the parent comes back if none was.
+        An operation drawn anew may be the old one. A term that was `none` takes a random source with its operation. A
+        child that is not valid is drawn again, at most 64 times; the parent comes back if none was.
         """
         children = parents.copy()
         rows = np.arange(len(parents))
@@ -140,8 +139,10 @@ class NASNet:
         return _normal(terms)
 
     def neighbours(self, genotype: NDArray[np.int8]) -> Genotypes:
-        """The other valid cells that differ in the operation or in the source of one term; a `none` may become any
-        operation on any source."""
+        """The other valid cells that differ in the operation or in the source of one term.
+
+        A `none` may become any operation on any source.
+        """
         terms = self._terms(genotype[None])[0]
         operations = np.arange(len(OPERATIONS))
         changed = []
@@ -248,6 +249,7 @@ class NASNet:
         return GraphBatch(labels, adjacency, self.vocabulary)
 
     def enumerate(self) -> Genotypes:
+        """Raises InputError, since there are too many cells to list."""
         raise InputError(f"space {self.name} is too large to enumerate; use method.sampler evolution or random")
 
     def decisions(self) -> tuple[int, ...]:
@@ -255,10 +257,12 @@ class NASNet:
         return tuple(choices for sources in self._sources.tolist() for choices in (sources, len(OPERATIONS)))
 
     def from_decisions(self, choices: NDArray[np.int8]) -> tuple[Genotypes, NDArray[np.bool_]]:
+        """Turns the source and the operation of every term into genotypes, and says which of them are valid cells."""
         genotypes = _normal(self._terms(choices)[..., ::-1])
         return genotypes, self.valid(genotypes)
 
     def to_decisions(self, genotypes: Genotypes) -> NDArray[np.int8]:
+        """Spells every term as its source and its operation, in this order."""
         return np.ascontiguousarray(self._terms(genotypes)[..., ::-1]).reshape(genotypes.shape)
 
     @property
@@ -266,7 +270,7 @@ class NASNet:
         return 2 * len(self._sources)
 
     def _terms(self, genotypes: Genotypes) -> Genotypes:
-        """(n, terms, 2)"""
+        """(n, terms, 2) the operation and the source of every term."""
         return genotypes.reshape(len(genotypes), -1, 2)
 
     def _canonical(self, genotypes: Genotypes) -> NDArray[np.int64]:
@@ -360,8 +364,10 @@ def read_cells(text: str, example: str = _EXAMPLE) -> list[Cell]:
 
 
 def format_cells(cells: Sequence[Cell]) -> str:
-    """Cells of any kind as `read_cells` reads them: as a space prints its own, and `>2,3,5` behind a cell that does not
-    concatenate all blocks."""
+    """Prints cells of any kind as `read_cells` reads them.
+
+    The form is that in which a space prints its own, with `>2,3,5` behind a cell that does not concatenate all blocks.
+    """
     texts = []
     for cell in cells:
         everything = cell.concat == tuple(range(2, len(cell.blocks) + 2))

@@ -1,5 +1,7 @@
-"""Path encoding: which sequences of operations lead from the input of a graph to its output (White et al. 2021,
-"BANANAS")."""
+"""Path encoding: which sequences of operations lead from the input of a graph to its output.
+
+It is the encoding of White et al. 2021, "BANANAS".
+"""
 
 from __future__ import annotations
 

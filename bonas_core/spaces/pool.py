@@ -37,9 +37,11 @@ class PoolSpace:
 
     @property
     def size(self) -> int:
+        """Number of members."""
         return len(self._members)
 
     def sample(self, count: int, rng: np.random.Generator) -> Genotypes:
+        """Draws members uniformly and independently."""
         return self._members[rng.integers(len(self._members), size=count)]
 
     def mutate(self, parents: Genotypes, rng: np.random.Generator) -> Genotypes:
@@ -80,25 +82,32 @@ class PoolSpace:
         return PoolSpace(self._space.with_mutation(name), self._members)
 
     def neighbours(self, genotype: NDArray[np.int8]) -> Genotypes:
+        """Neighbours in the whole space that are members."""
         cells = self._space.neighbours(genotype)
         return cells[self._contains(cells)]
 
     def keys(self, genotypes: Genotypes) -> Keys:
+        """Canonical identities in the whole space, whether the rows are members or not."""
         return self._space.keys(genotypes)
 
     def parse(self, texts: Sequence[str]) -> Genotypes:
+        """Reads architectures of the whole space, whether they are members or not."""
         return self._space.parse(texts)
 
     def format(self, genotypes: Genotypes) -> list[str]:
+        """Prints every row as the whole space prints it."""
         return self._space.format(genotypes)
 
     def architecture(self, genotype: NDArray[np.int8]) -> Architecture:
+        """Graph, text and key of one row in the whole space."""
         return self._space.architecture(genotype)
 
     def encode(self, genotypes: Genotypes) -> GraphBatch:
+        """Encodes rows as the whole space does, so that predictors of one serve the other."""
         return self._space.encode(genotypes)
 
     def enumerate(self) -> Genotypes:
+        """Lists every member once, in the order in which they were given."""
         return self._members
 
     def decisions(self) -> tuple[int, ...]:
@@ -112,6 +121,7 @@ class PoolSpace:
         return genotypes, valid
 
     def to_decisions(self, genotypes: Genotypes) -> NDArray[np.int8]:
+        """Spells every row as the whole space does; raises SettingsError where that has no decisions."""
         return self._controlled().to_decisions(genotypes)
 
     def _controlled(self) -> ControlledSpace:

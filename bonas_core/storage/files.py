@@ -93,8 +93,11 @@ def write_whole(path: Location, data: bytes) -> None:
 
 @contextmanager
 def appearing(path: Path) -> Iterator[Path]:
-    """A file that is to appear as a whole: the block writes to the path that it is given, and syncs that; the file gets
-    its name when the block ends, and is removed if that raises."""
+    """A file that is to appear as a whole.
+
+    The block writes to the path that it is given, and syncs that; the file gets its name when the block ends, and is
+    removed if that raises.
+    """
     temporary = path.with_name(f".{path.name}.{uuid4().hex[:8]}.tmp")
     try:
         yield temporary

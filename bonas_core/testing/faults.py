@@ -90,9 +90,11 @@ class FaultyDisk(Disk):
         self._names: dict[int, str] = {}
 
     def make_folder(self, path: Path) -> None:
+        """Makes a folder, unless this is the operation that fails: `make` and the folder's name."""
         self._perform("make", path.name, lambda: Disk.make_folder(self, path))
 
     def create(self, path: Path) -> int:
+        """Makes a new file, unless this is the operation that fails: `create` and the file's final name."""
         descriptor = -1
 
         def create() -> None:
@@ -104,6 +106,7 @@ class FaultyDisk(Disk):
         return descriptor
 
     def write(self, descriptor: int, data: bytes) -> None:
+        """Writes data, only half or none of it if this is the operation that fails: `write` and the file's name."""
         half = data[: len(data) // 2]
         self._perform(
             "write",
@@ -113,15 +116,19 @@ class FaultyDisk(Disk):
         )
 
     def sync(self, descriptor: int) -> None:
+        """Syncs a file, unless this is the operation that fails: `sync` and the file's name."""
         self._perform("sync", self._names[descriptor], lambda: Disk.sync(self, descriptor))
 
     def rename(self, source: Path, target: Path) -> None:
+        """Renames a file, unless this is the operation that fails: `rename` and the new name."""
         self._perform("rename", target.name, lambda: Disk.rename(self, source, target))
 
     def sync_folder(self, folder: Path) -> None:
+        """Syncs a folder, unless this is the operation that fails: `sync-folder` and the folder's name."""
         self._perform("sync-folder", folder.name, lambda: Disk.sync_folder(self, folder))
 
     def remove(self, path: Path) -> None:
+        """Removes a file, unless this is the operation that fails: `remove` and the file's name."""
         self._perform("remove", path.name, lambda: Disk.remove(self, path))
 
     def _perform(

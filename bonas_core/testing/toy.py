@@ -62,6 +62,7 @@ class ToyEvaluator:
         self.fingerprint = f"toy-{self._troubles}"
 
     def evaluate(self, architecture: Architecture, context: EvaluationContext) -> Outcome:
+        """Scores a cell from 0 to 1, a tenth of it noise; a trial whose seed asks for trouble gets that instead."""
         for trouble, every in self._troubles.items():
             if every and context.seed % every == 0:
                 outcome = _misbehave(trouble)
@@ -99,6 +100,7 @@ class ToyTraining(ToyEvaluator):
     trained: ClassVar[list[tuple[int, int]]] = []
 
     def evaluate(self, architecture: Architecture, context: EvaluationContext) -> Outcome:
+        """Trains those of two epochs that the checkpoint lacks, then scores the cell as `ToyEvaluator` does."""
         assert context.checkpoints is not None
         state = context.checkpoints / "epoch.json"
         done = read_json(state)["epoch"] if state.is_file() else 0

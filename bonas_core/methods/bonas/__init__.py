@@ -1,0 +1,1 @@
+"""BONAS in its parts: predictors, regression, acquisition, schedule, and the strategy made of them."""

@@ -31,8 +31,9 @@ class Acquisition(Protocol):
 
 
 def expected_improvement(posterior: Posterior, best: float) -> Vector:
-    """EI = E(max(score - best, 0)) = sigma (gamma Phi(gamma) + phi(gamma)) with gamma = (mu - best) / sigma (paper
-    Eq. 1, 2).
+    """Expected improvement of every candidate, EI = E(max(score - best, 0)) (paper Eq. 1, 2).
+
+    EI = sigma (gamma Phi(gamma) + phi(gamma)) with gamma = (mu - best) / sigma.
 
     Args:
         posterior: predictive mean and variance of the candidates' scores, larger is better.

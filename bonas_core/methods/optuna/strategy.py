@@ -80,6 +80,7 @@ class OptunaStrategy:
         }
 
     def propose(self, trials: Trials, count: int, seed: int) -> list[Proposal]:
+        """Tells a fresh study every trial and takes new cells that it asks for, or a random one where none comes up."""
         n = len(trials)
         if n < self.initial:
             design = initial_design(self._space, self.initial, seed)

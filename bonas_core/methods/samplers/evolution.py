@@ -33,6 +33,7 @@ class EvolutionSampler:
         return cls(settings.population, settings.tournament, settings.random_fraction)
 
     def pool(self, space: SearchSpace, trials: Trials, size: int, rng: np.random.Generator) -> Pool:
+        """Draws new mutants of tournament winners and a share of random cells; all are random if no mutant is new."""
         wanted = size - round(size * self.random_fraction)
         mutants = space.mutate(
             tournament_winners(trials, self.population, self.tournament, int(wanted * _TRIES), rng), rng

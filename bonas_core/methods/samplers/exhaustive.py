@@ -19,6 +19,7 @@ class ExhaustiveSampler:
         self._sorted: tuple[SearchSpace, Keys, NDArray[np.intp]] | None = None
 
     def pool(self, space: SearchSpace, trials: Trials, size: int, rng: np.random.Generator) -> Pool:
+        """Offers every architecture of the space, whatever `size` is; those that have a trial are not open."""
         everything = space.enumerate()
         if self._sorted is None or self._sorted[0] is not space:
             self._sorted = (space, *_sorted_keys(space))

@@ -15,5 +15,6 @@ class RandomSampler:
     name = "random"
 
     def pool(self, space: SearchSpace, trials: Trials, size: int, rng: np.random.Generator) -> Pool:
+        """Draws distinct architectures without a trial uniformly: `size` of them, or all if there are fewer."""
         found = fresh_random(space, trials.keys, size, rng)
         return Pool(found, np.ones(len(found), dtype=bool))

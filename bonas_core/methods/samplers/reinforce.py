@@ -57,6 +57,7 @@ class ReinforceSampler:
         return cls(**settings.controller.model_dump())
 
     def check_space(self, space: SearchSpace) -> None:
+        """Raises SettingsError where the space has no decisions that a controller could take."""
         if not isinstance(space, ControlledSpace) or not space.decisions():
             raise SettingsError(
                 f"method.sampler: space `{space.name}` has no decisions for the {self.name} sampler; "
