@@ -84,7 +84,7 @@ def train(
 def _evaluator(settings: Settings, known: dict[str, Evaluator]) -> Evaluator:
     """Builds the evaluator of a search, kept for its next trial."""
     tree = settings.tree()
-    key = json.dumps([tree["space"], tree["evaluator"], tree["method"]["mutation"]], sort_keys=True)
+    key = json.dumps([tree["space"], tree["evaluator"]], sort_keys=True)
     if key not in known:
         known[key] = build_evaluator(settings, build_space(settings.space))
     return known[key]
