@@ -50,6 +50,6 @@ def test_a_search_chooses_what_it_chose(recorded: Recorded, recording: pd.DataFr
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("recorded", searches(), ids=str)
+@pytest.mark.parametrize("recorded", list(searches()), ids=str)
 def test_every_search_chooses_what_it_chose(recorded: Recorded, recording: pd.DataFrame):
     compare(recorded, recording)
